@@ -42,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.registry.registry import load_registry
     from segreg.runs.proposal import propose
-    from segreg.runtime.files import replacing
+    from segreg.runtime.files import write_text
 
     check_least(chosen, 1, "most")
     name, overrides = one_file(chosen.words, NAME, "data/lesions", what="folder")
@@ -57,8 +57,7 @@ def execute(chosen: argparse.Namespace) -> int:
         progress=shown_progress(quiet=chosen.json),
     )  # fmt: skip
     if out is not None:
-        with replacing(out) as aside:
-            aside.write_text(found.text, encoding="utf-8")
+        write_text(out, found.text)
     if chosen.json:
         print_json({**found.as_data(), "written": str(out) if out else None})
         return 1 if found.warnings else 0

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -48,7 +47,7 @@ from segreg.data.values import (
     refuse_constant,
 )
 from segreg.errors import Place, Problem, SegregError, listed
-from segreg.registry.compatibility import DISTRIBUTION
+from segreg.registry.compatibility import DISTRIBUTION, installed_version
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.files import mapped_array, sync
 from segreg.task import IGNORE_INDEX, Task, mask_shape
@@ -504,7 +503,7 @@ def write_meta(
         "input": _settings(input),
         "task": {"mode": dataset.task.mode, "classes": dataset.task.classes},
         "reader": dataset.reader,
-        "versions": {name: _version(name) for name in (DISTRIBUTION, "numpy", "pillow", "torch")},
+        "versions": {name: installed_version(name) for name in (DISTRIBUTION, "numpy", "pillow", "torch")},
     }
     meta["checksum"] = _meta_checksum(meta)
     file.write_text(json.dumps(meta), encoding="utf-8")
@@ -512,13 +511,6 @@ def write_meta(
 
 def _meta_checksum(meta: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps({name: value for name, value in meta.items() if name != "checksum"}).encode())
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def open_fitted(

@@ -20,7 +20,7 @@ from segreg.data.cache import in_threads
 from segreg.data.images import has_alpha, read_image, read_labels
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
-from segreg.runtime.files import replacing
+from segreg.runtime.files import write_text
 from segreg.runtime.output import as_folder_names, printable, write_csv
 from segreg.runtime.progress import Progress
 from segreg.task import IGNORE_INDEX
@@ -294,5 +294,4 @@ def _write_manifest(
     with contextlib.suppress(OSError):
         if manifest.read_text(encoding="utf-8") == text.getvalue():
             return
-    with replacing(manifest) as aside:
-        aside.write_text(text.getvalue(), encoding="utf-8")
+    write_text(manifest, text.getvalue())

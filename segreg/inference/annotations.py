@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.data.images import read_labels
 from segreg.inference.inputs import ImageFile
 from segreg.inference.writer import Outputs
-from segreg.runtime.files import replacing
+from segreg.runtime.files import write_text
 from segreg.task import BACKGROUND
 
 if TYPE_CHECKING:
@@ -189,6 +189,5 @@ def _masks(image: ImageFile, outputs: Outputs) -> Iterator[tuple[str, Mask]]:
 
 def _written(file: Path, text: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as aside:
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(file, text)
     return file

@@ -57,16 +57,17 @@ def name_and_version(distribution: Distribution | None) -> tuple[str, str]:
 
 def _misfit(requires: Iterable[str]) -> str:
     asked = [line for line in requires if _ASKS_FOR_SEGREG.match(line)]
-    running = _version(DISTRIBUTION) if asked else ""
+    running = installed_version(DISTRIBUTION) if asked else None
     refused = _refused(asked, running) if running else ""
     return f"it is made for segreg-toolkit{refused}, and this is segreg-toolkit {running}" if refused else ""
 
 
-def _version(distribution: str) -> str:
+def installed_version(distribution: str) -> str | None:
+    """Return a package's version; None where it is not installed, as segreg itself that is run from its folder."""
     try:
         return version(distribution)
-    except PackageNotFoundError:  # of segreg itself: it is run from its folder
-        return ""
+    except PackageNotFoundError:
+        return None
 
 
 def _refused(asked: Iterable[str], running: str) -> str:
@@ -95,7 +96,7 @@ def stranger_installed() -> str:
 
     Both have a package `segreg`, so that each overwrites files of the other.
     """
-    if not (found := _version(STRANGER)):
+    if not (found := installed_version(STRANGER)):
         return ""
     problem = SegregError(
         f'the package "{STRANGER}" {found} is installed, another project with the same import name; it shares the '

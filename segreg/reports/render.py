@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
-from segreg.runtime.files import replacing
+from segreg.runtime.files import write_text
 from segreg.runtime.output import printable
 
 _MAX_WIDTH = 1600
@@ -59,8 +59,7 @@ def write(text: str, file: Path, what: str) -> Path:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as aside:
-            aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_text(file, text)
     except OSError as error:
         raise SegregError(f"the {what} {file} can't be written: {error.strerror}") from None
     return file

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from segreg.errors import SegregError, did_you_mean
-from segreg.runtime.files import cannot_write, own_name, remove_unfinished, replacing, sync
+from segreg.runtime.files import cannot_write, own_name, remove_unfinished, sync, write_text
 from segreg.runtime.hub import in_cache, local_path
 
 
@@ -139,8 +139,7 @@ def _published(aside: Path, paths: Iterable[Path], files: Callable[[RunDirectory
         if path.exists():
             continue
         for name, text in files(RunDirectory(path)).items():
-            with replacing(aside / name) as file:
-                file.write_text(text, encoding="utf-8", errors="backslashreplace")
+            write_text(aside / name, text)
         try:
             aside.rename(path)
         except OSError as error:

@@ -7,12 +7,11 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.config.resolve import NETWORK, Choice, Resolved
-from segreg.registry.compatibility import DISTRIBUTION
+from segreg.registry.compatibility import DISTRIBUTION, installed_version
 from segreg.registry.local import text_of
 from segreg.registry.registry import Plugin, Registry
 from segreg.runtime.layout import Block, banners
@@ -36,7 +35,7 @@ def environment(registry: Registry, device: Any) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "device": _device(device),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "plugins": [
             {"name": p.name, "distribution": p.distribution, "version": p.version, "error": p.error,
              "digest": "" if p.error or p.distribution == DISTRIBUTION else p.digest, **_origin(p)}
@@ -75,13 +74,6 @@ def _git(folder: Path, *arguments: str) -> str:
         capture_output=True, text=True, timeout=5, check=True,
     )  # fmt: skip
     return done.stdout.strip()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _device(device: Any) -> dict[str, Any]:

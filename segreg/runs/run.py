@@ -31,7 +31,7 @@ from segreg.runs.results import Warnings, draw_run, format_results, score_run
 from segreg.runs.sidecar import is_export
 from segreg.runs.trained_run import Run
 from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
-from segreg.runtime.files import expanded, replacing, write_json
+from segreg.runtime.files import expanded, write_json, write_text
 from segreg.runtime.hub import is_reference, pinned, refuse_to_write
 from segreg.runtime.layout import Block, Column, Pasted, Styled, Table
 from segreg.runtime.lock import locked_folder
@@ -129,9 +129,7 @@ def resume_run(
             if changed := [name for name, digest in sources(resolved).items() if before.get(name) != digest]:
                 progress.say(f"warning: the source of {listed(changed)} has changed since {directory.path} stopped")
             if overrides and is_main():
-                with replacing(directory.resolved) as aside:
-                    text = resolved.yaml(header=f"segreg run {directory.resolved}")
-                    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+                write_text(directory.resolved, resolved.yaml(header=f"segreg run {directory.resolved}"))
                 progress.say(f"changed from here on: {' '.join(overrides)}")
             return _Job(directory, registry, assembly, progress, state, previous, stop).run()
 

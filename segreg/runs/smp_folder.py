@@ -18,7 +18,7 @@ from segreg.data.cache_folder import cache_folder
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.registry.registry import load_registry
 from segreg.runs.directory import RunDirectory
-from segreg.runtime.files import cannot_read, read_json, replacing
+from segreg.runtime.files import cannot_read, read_json, write_text
 from segreg.runtime.hub import SMP_CONFIG, SMP_WEIGHTS
 from segreg.task import Task
 from segreg.training.checkpoint import notes_for_weights, read_weights, save_weights
@@ -102,8 +102,7 @@ def run_of_smp(folder: Path) -> Path:
         tensors, notes = _network(Recipe(values, source=str(config)), task, recipe, weights)
         made.path.mkdir(parents=True, exist_ok=True)
         save_weights(tensors, made.best, notes=notes)
-        with replacing(made.resolved) as aside:  # last, because it says that the folder is a run
-            aside.write_text(recipe, encoding="utf-8")
+        write_text(made.resolved, recipe)  # last, because it says that the folder is a run
     return made.path
 
 

@@ -196,9 +196,18 @@ def write_json(file: Path, content: Any) -> None:
     Raises:
         SegregError: it can't be written.
     """
+    write_text(file, json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write text as UTF-8 aside and rename it into place.
+
+    Undecodable bytes of file names, which Python has as lone surrogates, become escapes, which are JSON's and YAML's.
+
+    Raises:
+        SegregError: it can't be written.
+    """
     with replacing(file) as aside:
-        text = json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n"
-        # Undecodable bytes of file names, which Python has as lone surrogates, become JSON's own escapes.
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

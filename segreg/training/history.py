@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from segreg.errors import SegregError
-from segreg.runtime.files import cannot_read, cannot_write, finite, replacing
+from segreg.runtime.files import cannot_read, cannot_write, finite, replacing, write_text
 from segreg.runtime.output import write_csv
 
 JSON_LINES = "history.jsonl"
@@ -82,8 +82,7 @@ def add_to_last(run_dir: Path, numbers: Row) -> None:
 
 
 def _write(run_dir: Path, rows: Sequence[Row]) -> None:
-    with replacing(run_dir / JSON_LINES) as path:
-        path.write_text("".join(map(_json_line, rows)), encoding="utf-8")
+    write_text(run_dir / JSON_LINES, "".join(map(_json_line, rows)))
     _write_csv(run_dir, rows)
 
 

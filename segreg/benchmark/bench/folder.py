@@ -11,7 +11,7 @@ from segreg.benchmark.bench.trials import SOURCE, Trial
 from segreg.benchmark.earlier import data_paths
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
-from segreg.runtime.files import read_json, replacing, write_json
+from segreg.runtime.files import read_json, write_json, write_text
 from segreg.runtime.lock import is_locked
 from segreg.training import history
 from segreg.training.checkpoint import STATE
@@ -63,8 +63,7 @@ class TrialsFolder:
         file = self.recipe(name)
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         if not text or not all(place in text for place in data_paths(recipe.plain()).values()):
-            with replacing(file) as aside:
-                aside.write_text(recipe.yaml(header=f"segreg run {file}"), encoding="utf-8")
+            write_text(file, recipe.yaml(header=f"segreg run {file}"))
 
     def log(self, name: str) -> Path:
         """Return the file with what a trial prints."""

@@ -14,7 +14,7 @@ from segreg.benchmark.pool import Send, Worker, stop, wait
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.entry import Family
 from segreg.registry.registry import Part, Registry
-from segreg.runtime.files import replacing
+from segreg.runtime.files import write_text
 from segreg.runtime.progress import Progress
 
 ALL = "all"
@@ -146,8 +146,7 @@ def make(
             )
     matrix, stale = current_results(store.read(), now)
     table = folder / "matrix.csv"
-    with replacing(table) as aside:
-        aside.write_text(csv_table(matrix), encoding="utf-8")
+    write_text(table, csv_table(matrix))
     cells = tuple(matrix.cells[encoder, decoder] for encoder in rows for decoder in columns)
     return Made(matrix, cells, pairs, stale, (table, store.file))
 

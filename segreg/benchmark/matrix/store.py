@@ -7,14 +7,13 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from segreg.benchmark.matrix.record import EncoderResult, Finished, Matrix, PairResult, count_results
 from segreg.errors import SegregError
-from segreg.registry.compatibility import DISTRIBUTION
+from segreg.registry.compatibility import DISTRIBUTION, installed_version
 from segreg.registry.registry import Plugin
-from segreg.runtime.files import replacing
+from segreg.runtime.files import write_text
 from segreg.runtime.output import write_csv
 from segreg.runtime.progress import duration
 
@@ -30,12 +29,7 @@ BEGIN, END = "<!-- matrix -->", "<!-- end -->"
 
 def versions(plugins: Iterable[Plugin]) -> dict[str, str]:
     """Return the versions of these packages and of the plugins', with the sources of plugins that may be edited."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    found = {name: version for name in PACKAGES if (version := installed_version(name))}
     for plugin in plugins:
         found[plugin.distribution] = plugin.version
         if plugin.distribution != DISTRIBUTION and not plugin.file:  # a file's version is its source already
@@ -144,8 +138,7 @@ def write_summary(matrix: Matrix, file: Path) -> None:
                 )
             text = f"{before}{block}{after}"
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as aside:
-            aside.write_text(text, encoding="utf-8")
+        write_text(file, text)
     except OSError as error:
         raise SegregError(f"the summary {file} can't be written: {error.strerror}") from None
 

@@ -26,7 +26,7 @@ from segreg.benchmark.tune.study import PRUNED, Pruning, SharedStudy
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
 from segreg.runs.trained_run import Run
-from segreg.runtime.files import read_json, replacing, write_json
+from segreg.runtime.files import read_json, write_json, write_text
 from segreg.runtime.lock import is_locked
 from segreg.runtime.progress import Progress
 from segreg.settings import format_value
@@ -262,8 +262,7 @@ def write_best(plan: TunePlan, folder: TuneFolder, shared: SharedStudy) -> None:
         f"The test images were not scored: segreg run {folder.best} does so in the end.",
         *(f"{format_values({axis.path: values[axis.path]})}, searched {axis}" for axis in plan.axes),
     ]
-    with replacing(folder.best) as aside:
-        aside.write_text(plan.best(best.params).yaml(header="\n".join(header)), encoding="utf-8")
+    write_text(folder.best, plan.best(best.params).yaml(header="\n".join(header)))
 
 
 def check_models(plan: TunePlan, progress: Progress) -> list[str]:
