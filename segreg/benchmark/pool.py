@@ -139,11 +139,6 @@ def check_known_to_workers(recipe: Resolved) -> None:
         )
 
 
-def cores() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def one_line(text: str) -> str:
     """Return the first paragraph of an error's message on one line, 300 characters at most."""
     line = " ".join(text.strip().split("\n\n", maxsplit=1)[0].split())

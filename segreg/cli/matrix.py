@@ -51,8 +51,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.benchmark.pool import cores
     from segreg.registry.registry import load_registry
+    from segreg.runtime.device import cores
 
     jobs = cores() if chosen.jobs is None else chosen.jobs
     for name, value in (("jobs", jobs), ("timeout", chosen.timeout)):

@@ -21,6 +21,7 @@ from segreg.data.crops import Crops, counts_of
 from segreg.data.native import NativeDataset
 from segreg.data.split import drawn
 from segreg.errors import SegregError
+from segreg.runtime.device import cores
 from segreg.runtime.distributed import local_count
 
 if TYPE_CHECKING:
@@ -264,13 +265,7 @@ def fitting_workers(device_type: str) -> int:
     On a CPU the network needs every core, and workers would compete with it: none, that is one thread. Beside an
     accelerator as many as there are cores but one, 8 at most, of the cores that processes training together have each.
     """
-    import os
-
-    if device_type == "cpu":
-        return 0
-    # A container or a batch system may lend this process fewer cores than the machine has.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(8, cores // local_count() - 1))
+    return 0 if device_type == "cpu" else max(0, min(8, cores() // local_count() - 1))
 
 
 def _cut(samples: Sequence[Item], size: int, *, merge: bool) -> list[tuple[Item, ...]]:

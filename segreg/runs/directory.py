@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from segreg.errors import SegregError, did_you_mean
-from segreg.runtime.files import cannot_write, own_name, remove_unfinished, sync, write_text
+from segreg.errors import SegregError
+from segreg.runtime.files import cannot_write, near_folder, own_name, remove_unfinished, sync, write_text
 from segreg.runtime.hub import in_cache, local_path
 
 
@@ -166,8 +166,7 @@ def open_run_directory(path: Path | str) -> RunDirectory:
     """
     run = RunDirectory(local_path(path))
     if not run.path.is_dir():
-        near = [p.name for p in run.path.parent.iterdir() if p.is_dir()] if run.path.parent.is_dir() else []
-        raise SegregError(f"there is no run {run.path}", hint=did_you_mean(run.path.name, near))
+        raise SegregError(f"there is no run {run.path}", hint=near_folder(run.path))
     if not run.resolved.is_file():
         inside = sorted(str(p.parent) for p in run.path.glob("**/resolved.yaml"))
         hint = f"runs inside it: {', '.join(inside[-3:])}" if inside else "a run's folder holds a resolved.yaml"

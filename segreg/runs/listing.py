@@ -15,10 +15,11 @@ import yaml
 
 from segreg.config.diff import in_short, part_names
 from segreg.config.resolve import SETTINGS
-from segreg.errors import SegregError, did_you_mean
+from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
 from segreg.runs.records import read_environment, read_results
 from segreg.runs.sidecar import is_export
+from segreg.runtime.files import near_folder
 from segreg.runtime.lock import is_locked, locked_folder
 from segreg.training import history
 from segreg.training.checkpoint import STATE
@@ -204,8 +205,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-            hint = did_you_mean(folder.name, near) or "name the folder that holds runs: segreg runs FOLDER"
+            hint = near_folder(folder) or "name the folder that holds runs: segreg runs FOLDER"
             raise SegregError(f"there is no folder {folder}", hint=hint)
         for path, inside, files in os.walk(folder):
             # A run without its recipe is a broken one, and reported as such.

@@ -210,6 +210,11 @@ def prepare_device(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
 
 
+def cores() -> int:
+    """Return how many CPUs this process may use: a container or a batch system may lend fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error tells that a device's memory, or the computer's, did not suffice."""
     import torch

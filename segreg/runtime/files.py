@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.errors import SegregError
+from segreg.errors import SegregError, did_you_mean
 from segreg.runtime.output import as_file_name
 
 if TYPE_CHECKING:
@@ -235,6 +235,14 @@ def _disk_error(error: BaseException, path: Path) -> OSError | None:
         if full or "unexpected pos" in words:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return None
+
+
+def near_folder(missing: Path) -> str:
+    """Return 'did you mean "runs"?', a folder beside the one that is missing, or an empty string."""
+    try:
+        return did_you_mean(missing.name, [beside.name for beside in missing.parent.iterdir() if beside.is_dir()])
+    except OSError:
+        return ""
 
 
 def expanded(path: Path | str) -> Path:

@@ -8,7 +8,7 @@ import pytest
 
 import plugged
 from segreg.benchmark.matrix.record import EncoderResult, Finished, PairResult
-from segreg.benchmark.pool import cores
+from segreg.runtime.device import cores
 
 BENCHMARK = next(point for point in plugged.builtin() if point.name == "builtin-benchmark")
 """The entry point that brings `segreg matrix`."""

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TextIO
 from segreg.benchmark.bench.folder import BenchFolder, finished
 from segreg.benchmark.bench.trials import Trial, source_of
 from segreg.benchmark.earlier import with_data_of
-from segreg.benchmark.pool import Send, Worker, cores, stop
+from segreg.benchmark.pool import Send, Worker, stop
 from segreg.errors import SegregError, listed
 from segreg.runs.directory import RunDirectory
 from segreg.runs.trained_run import Run
+from segreg.runtime.device import cores
 from segreg.runtime.files import write_json
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.registry.protocols import Recognised
+from segreg.runtime.files import near_folder
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Part
@@ -69,9 +70,8 @@ def choose_layout(
     """
     wanted = dict(wanted or {})
     if not folder.is_dir():
-        raise SegregError(
-            f"{folder} is {'a file, not a folder' if folder.exists() else 'not there'}", hint=_near(folder)
-        )
+        what = "a file, not a folder" if folder.exists() else "not there"
+        raise SegregError(f"{folder} is {what}", hint=near_folder(folder))
     if name and name not in (names := [part.name for part in parts]):
         hint = did_you_mean(name, names) or f"there are {listed(names)}"
         raise SegregError(f'--layout: there is no dataset "{name}"', hint=hint)
@@ -169,10 +169,3 @@ def _unknown(folder: Path, parts: Sequence[Part], name: str, notes: Sequence[str
         *notes,
     ]
     return SegregError(f"no dataset recognises {folder}", hint="\n".join(hints))
-
-
-def _near(folder: Path) -> str:
-    try:
-        return did_you_mean(folder.name, [entry.name for entry in os.scandir(folder.parent) if entry.is_dir()])
-    except OSError:
-        return ""
