@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from segreg.config.sections import Input
-from segreg.data.cache_folder import CacheLock, entry_folder, hold, make_room, new_folder
+from segreg.data.cache_folder import CacheLock, entry_folder, hold, index_file, make_room, new_folder
 from segreg.data.images import drops_alpha
 from segreg.data.resize import Size, fit_image, fit_mask, format_size, placement
 from segreg.data.values import (
@@ -289,7 +289,6 @@ def fill_fitted(
     samples: Sequence[Sample],
     input: Input,
     *,
-    threads: int,
     progress: Callable[[int, int], None],
     noted: NotedImages,
 ) -> None:
@@ -309,7 +308,7 @@ def fill_fitted(
         images[row], masks[row] = image, mask
         return _Filled(size, _checksums(image, mask), labels, statistics)
 
-    filled = in_threads(fill, len(samples), progress, threads=threads)
+    filled = in_threads(fill, len(samples), progress)
     images.flush()
     masks.flush()
     np.save(building / "checksums.npy", np.array([row.checksums for row in filled], np.uint32))
@@ -385,15 +384,13 @@ def entry_key(dataset: Dataset, input: Input, contents: Sequence[tuple[str, str,
     return whole.hexdigest()
 
 
-def sample_digests(
-    dataset: Dataset, samples: Sequence[Sample], index: Path, *, workers: int
-) -> list[tuple[str, str, str]]:
-    """Return each sample's id and digests of what its image and its mask hold; for `index` see `content_digests`.
+def sample_digests(dataset: Dataset, samples: Sequence[Sample]) -> list[tuple[str, str, str]]:
+    """Return each sample's id and digests of what its image and its mask hold.
 
     Of a data set without a `reader`, which doesn't say how files are read, what is read of them counts.
     """
     files = [file for sample in samples for file in (sample.image, sample.mask) if file is not None and dataset.reader]
-    known = content_digests(files, index, workers=workers)
+    known = content_digests(files)
     contents = []
     for sample in samples:
         image = known.get(sample.image) or _read_digest(dataset.read_image, sample)
@@ -447,7 +444,6 @@ def in_threads(
     count: int,
     progress: Callable[[int, int], None],
     *,
-    threads: int = THREADS,
     most: int = 20,
     rest: str = "more files are wrong",
 ) -> list[Made]:
@@ -465,7 +461,7 @@ def in_threads(
 
     made: list[Made] = []
     problems: list[Problem] = []
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(THREADS)
     try:
         for done, found in enumerate(pool.map(attempt, range(count)), start=1):
             if isinstance(found, SegregError):
@@ -739,16 +735,17 @@ _State = tuple[int, int, int]
 """By what a file is known to be unchanged: its size, when its content and when its entry changed, in ns."""
 
 
-def content_digests(paths: Iterable[Path], index: Path, *, workers: int) -> dict[Path, str | None]:
+def content_digests(paths: Iterable[Path]) -> dict[Path, str | None]:
     """Return a digest of what each file holds, or None where there is no file.
 
-    A folder's digest is that of all the files in it. Digests are remembered in `index`, an SQLite file, by absolute
-    path, size and time of change; without a usable index every file is read.
+    A folder's digest is that of all the files in it. Digests are remembered in `index_file()`, by absolute path, size
+    and time of change; without a usable index every file is read.
     """
+    index = index_file()
     settled = time.time_ns() - int(SETTLED_SECONDS * 1e9)
     members = {path: _files(path) for path in dict.fromkeys(paths)}
     files = list(dict.fromkeys(file for found in members.values() for file in found))
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         states = {file: state for file, state in zip(files, pool.map(_state, files), strict=True) if state}
         digests = _recall(index, states)
         unknown = [file for file in states if file not in digests]

@@ -108,7 +108,7 @@ def entry_folder(key: str) -> Path:
 
 
 def index_file() -> Path:
-    """Return the file in which digests of the data sets' files are remembered."""
+    """Return the SQLite file in which digests of the data sets' files are remembered."""
     return cache_folder() / "digests.sqlite3"
 
 

@@ -26,7 +26,6 @@ from segreg.data.blocks import (
     write_blocks,
 )
 from segreg.data.cache import (
-    THREADS,
     NotedImages,
     PreprocessedDataset,
     built_entry,
@@ -42,7 +41,7 @@ from segreg.data.cache import (
     sample_digests,
     write_meta,
 )
-from segreg.data.cache_folder import CacheLock, entry_folder, index_file, make_room, remove
+from segreg.data.cache_folder import CacheLock, entry_folder, make_room, remove
 from segreg.data.resize import Size
 from segreg.data.values import DTYPES, DtypeName, Statistics, image_statistics
 from segreg.errors import SegregError
@@ -206,7 +205,6 @@ def prepare(
     *,
     indices: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    workers: int | None = None,
 ) -> PreprocessedDataset:
     """Return the samples decoded, from the cache where they are there already.
 
@@ -218,7 +216,6 @@ def prepare(
         input: size, resize rule, channels and types of values; the other settings don't matter here.
         indices: which of `dataset.samples`; all where it is None. Each needs a mask.
         progress: called with how many samples are done, of how many; not called where the cache has them.
-        workers: threads that decode; None fits the machine.
 
     Raises:
         SegregError: what is wrong with any sample's files, all together; or there is no room for the arrays.
@@ -226,9 +223,8 @@ def prepare(
     chosen = tuple(range(len(dataset.samples))) if indices is None else tuple(sorted(set(indices)))
     if not chosen:
         raise SegregError("the data set has no samples")
-    threads = workers or THREADS
     samples = [dataset.samples[index] for index in chosen]
-    contents = sample_digests(dataset, samples, index_file(), workers=threads)
+    contents = sample_digests(dataset, samples)
     fill, opened = (_fill, _opened) if input.resize == "crop" else (fill_fitted, open_fitted)
     types: tuple[DtypeName, ...] = DTYPES if input.dtype == "auto" else (input.dtype,)
     sections = {dtype: replace(input, dtype=dtype) for dtype in types}
@@ -252,9 +248,8 @@ def prepare(
         if place.exists():
             remove(place)  # damaged from outside
         make = functools.partial(
-            fill, dataset=reader, samples=samples, input=section,
-            threads=threads, progress=after_image, noted=noted,
-        )  # fmt: skip
+            fill, dataset=reader, samples=samples, input=section, progress=after_image, noted=noted
+        )
         try:
             with built_entry(place.name, make):
                 found = opened(place, dataset, section, chosen, None)
@@ -280,7 +275,6 @@ def _fill(
     samples: Sequence[Sample],
     input: Input,
     *,
-    threads: int,
     progress: Callable[[int, int], None],
     noted: NotedImages,
 ) -> None:
@@ -296,7 +290,7 @@ def _fill(
         return _Written(stored, sums, labels, image_statistics(image, invalid), positions)
 
     try:
-        written = in_threads(write, len(samples), progress, threads=threads)
+        written = in_threads(write, len(samples), progress)
     except _NoRoomError as error:
         raise error.__cause__ from None  # type: ignore[misc]
     finally:

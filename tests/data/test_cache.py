@@ -557,7 +557,7 @@ def _prepare_there(folder, cache, start, results):
     os.environ["SEGREG_CACHE"] = str(cache)
     dataset = on_disk_again(folder)
     start.wait()
-    prepared = prepare(dataset, SMALL, workers=1)
+    prepared = prepare(dataset, SMALL)
     results.put((str(prepared.folder), int(np.asarray(prepared.images).sum())))
 
 
@@ -567,7 +567,7 @@ def on_disk_again(folder):
 
 
 def _slow_read_image(sample):
-    time.sleep(0.05)
+    time.sleep(0.2)
     return read_image(sample)
 
 
