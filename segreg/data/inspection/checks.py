@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +79,11 @@ class Finding:
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
     """Return errors first, then warnings, then notes."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def counted(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings that have cases, with the number of these."""
+    return [replace(one, what=f"{one.what}: {len(one.cases)}") for one in findings if one.cases]
 
 
 def summary(findings: Sequence[Finding]) -> str:
@@ -176,17 +181,14 @@ _ODD: dict[str, tuple[Severity, str, str, str]] = {
 
 def fault_findings(dataset: Dataset, scanned: Sequence[Scanned]) -> list[Finding]:
     """Return what training would refuse, a finding for each kind of fault."""
-    findings = []
-    for name, (what, why, do) in _FAULTS.items():
-        cases = [
-            FindingCase(fault.message, files_of(dataset.samples[one.index]), (dataset.samples[one.index].id,))
-            for one in scanned
-            for fault in one.faults
-            if fault.name == name
-        ]
-        if cases:
-            findings.append(Finding("error", name, f"{what}: {len(cases)}", why, do, tuple(cases)))
-    return findings
+    found: dict[str, list[FindingCase]] = defaultdict(list)
+    for one in scanned:
+        sample = dataset.samples[one.index]
+        for fault in one.faults:
+            found[fault.name].append(FindingCase(fault.message, files_of(sample), (sample.id,)))
+    return counted(
+        [Finding("error", name, what, why, do, tuple(found[name])) for name, (what, why, do) in _FAULTS.items()]
+    )
 
 
 def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> list[Finding]:
@@ -223,11 +225,10 @@ def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> 
             if height < H and width < W:
                 note("enlarged", sample, sample.image, format_size(one.size))
     size = format_size(input.size)
-    return [
-        Finding(severity, name, f"{what.format(size=size)}: {len(found[name])}", why, do, tuple(found[name]))
+    return counted([
+        Finding(severity, name, what.format(size=size), why, do, tuple(found[name]))
         for name, (severity, what, why, do) in _ODD.items()
-        if found[name]
-    ]
+    ])  # fmt: skip
 
 
 def files_of(sample: Sample) -> tuple[str, ...]:

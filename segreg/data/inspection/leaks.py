@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.data import SPLITS, SplitName
-from segreg.data.inspection.checks import Finding, FindingCase, files_of
+from segreg.data.inspection.checks import Finding, FindingCase, counted, files_of
 from segreg.data.inspection.scan import SIDE, Scanned
 from segreg.errors import listed
 from segreg.registry.protocols import Dataset
@@ -87,21 +87,20 @@ def group_findings(dataset: Dataset, split_of: Mapping[int, SplitName]) -> list[
             members[sample.group].append(index)
         elif match := _AUGMENTED_COPY.match(sample.image.stem):
             sources[match.group(1)].append(index)
-    findings = []
-    if cases := _divided(dataset, members, split_of, "group"):
-        findings.append(Finding(
-            "error", "group-across-splits", f"groups in two splits: {len(cases)}", _LEAK,
-            "move each group to one split; split.method: random keeps groups whole", cases,
-        ))  # fmt: skip
     named = {f"{dataset.samples[indices[0]].image.parent}/{name}": indices for name, indices in sources.items()}
-    if cases := _divided(dataset, named, split_of, "source"):
-        findings.append(Finding(
+    return counted([
+        Finding(
+            "error", "group-across-splits", "groups in two splits", _LEAK,
+            "move each group to one split; split.method: random keeps groups whole",
+            _divided(dataset, members, split_of, "group"),
+        ),
+        Finding(
             "error", "augmented-copies-across-splits",
-            f"images with augmented copies in two splits, by their names (.rf.): {len(cases)}", _LEAK,
+            "images with augmented copies in two splits, by their names (.rf.)", _LEAK,
             "set the group by a regular expression such as ^(.*)[.]rf[.], so that copies of a source have one group",
-            cases,
-        ))  # fmt: skip
-    return findings
+            _divided(dataset, named, split_of, "source"),
+        ),
+    ])  # fmt: skip
 
 
 def duplicate_findings(
@@ -143,64 +142,55 @@ def _same_findings(
     sets = [[one.index for one in found] for found in same]
     across = [indices for indices in sets if len({split_of.get(i) for i in indices}) > 1]
     within = [indices for indices in sets if len({split_of.get(i) for i in indices}) == 1]
-    findings = []
-    if across:
-        findings.append(Finding(
-            "error", "duplicate-across-splits",
-            f"images that are there again in another split: {len(across)}",
-            _LEAK, _GROUPS, tuple(_case(dataset, indices, split_of) for indices in across),
-        ))  # fmt: skip
-    if within:
-        findings.append(Finding(
-            "warning", "duplicate", f"images that are there again in the same split: {len(within)}",
+    mask_of = {one.index: one.mask_digest for one in scanned}
+    unlike = [indices for indices in sets if len({mask_of[i] for i in indices if mask_of[i]}) > 1]
+    return counted([
+        Finding(
+            "error", "duplicate-across-splits", "images that are there again in another split", _LEAK, _GROUPS,
+            tuple(_case(dataset, indices, split_of) for indices in across),
+        ),
+        Finding(
+            "warning", "duplicate", "images that are there again in the same split",
             "they count for more than the others, and another split would divide them",
             "leave all but one of them out, or give them one group",
             tuple(_case(dataset, indices, split_of) for indices in within),
-        ))  # fmt: skip
-    mask_of = {one.index: one.mask_digest for one in scanned}
-    unlike = [indices for indices in sets if len({mask_of[i] for i in indices if mask_of[i]}) > 1]
-    if unlike:
-        findings.append(Finding(
-            "warning", "duplicate-with-other-mask", f"images that are there again with another mask: {len(unlike)}",
-            "one and the same image is taught, and scored, by two truths",
-            "keep the better mask of each",
+        ),
+        Finding(
+            "warning", "duplicate-with-other-mask", "images that are there again with another mask",
+            "one and the same image is taught, and scored, by two truths", "keep the better mask of each",
             tuple(_case(dataset, indices, split_of) for indices in unlike),
-        ))  # fmt: skip
-    return findings
+        ),
+    ])  # fmt: skip
 
 
 def _near_findings(dataset: Dataset, near: Sequence[AlikePair], split_of: Mapping[int, SplitName]) -> list[Finding]:
-    findings = []
-    if across := [pair for pair in near if pair.across]:
-        cases = []
-        for pair in across:
-            way = f", the second {ORIENTATIONS[pair.orientation]}" if pair.orientation else ""
-            before = f"alike by {pair.likeness:.2f}{way}: "
-            cases.append(_case(dataset, [pair.first, pair.second], split_of, before))
-        findings.append(Finding(
-            "warning", "near-duplicate-across-splits",
-            f"pairs of images in two splits that show the same thing: {len(across)}", _LEAK,
-            f"look at them (--out draws them); {_GROUPS}", tuple(cases),
-        ))  # fmt: skip
+    across = []
+    for pair in (pair for pair in near if pair.across):
+        way = f", the second {ORIENTATIONS[pair.orientation]}" if pair.orientation else ""
+        before = f"alike by {pair.likeness:.2f}{way}: "
+        across.append(_case(dataset, [pair.first, pair.second], split_of, before))
     grouped = {index: dataset.samples[index].group for pair in near for index in (pair.first, pair.second)}
     loose = [p for p in near if not p.across and (grouped[p.first] is None or grouped[p.first] != grouped[p.second])]
-    if loose:
-        sets = clusters([(pair.first, pair.second) for pair in loose])
-        likeness: dict[int, float] = {}
-        for pair in loose:
-            for index in (pair.first, pair.second):
-                likeness[index] = max(pair.likeness, likeness.get(index, 0.0))
-        findings.append(Finding(
-            "note", "near-duplicate",
-            f"sets of images in one split, without a group, that show the same thing: {len(sets)}",
+    likeness: dict[int, float] = {}
+    for pair in loose:
+        for index in (pair.first, pair.second):
+            likeness[index] = max(pair.likeness, likeness.get(index, 0.0))
+    sets = clusters([(pair.first, pair.second) for pair in loose]) if loose else []
+    return counted([
+        Finding(
+            "warning", "near-duplicate-across-splits", "pairs of images in two splits that show the same thing", _LEAK,
+            f"look at them (--out draws them); {_GROUPS}", tuple(across),
+        ),
+        Finding(
+            "note", "near-duplicate", "sets of images in one split, without a group, that show the same thing",
             "another split would divide them",
             "look at them (--out draws them), and give those that are one thing one group",
             tuple(
                 _case(dataset, indices, split_of, f"alike by {max(likeness[i] for i in indices):.2f}: ")
                 for indices in sets
             ),
-        ))  # fmt: skip
-    return findings
+        ),
+    ])  # fmt: skip
 
 
 def _divided(
