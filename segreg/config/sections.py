@@ -93,6 +93,10 @@ class Input:
     mean: tuple[float, ...] | None = None
     std: tuple[PositiveFloat, ...] | None = None
 
+    def complete(self) -> Input:
+        """Return it with the type that networks take which were not prepared for any data: 8 bits."""
+        return replace(self, dtype="uint8") if self.dtype == "auto" else self
+
     @property
     def per_image(self) -> bool:
         """Whether each image is normalised by itself."""

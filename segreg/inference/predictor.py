@@ -415,7 +415,7 @@ def prepare_image(
             )
     made: dict[Input, tuple[NDArray[Any], Statistics | None]] = {}
     # Networks that were not prepared for any data are normalised as for 8 bits.
-    inputs = [replace(p.input, dtype="uint8") if p.input.dtype == "auto" else p.input for p in predictors]
+    inputs = [predictor.input.complete() for predictor in predictors]
     sections = [replace(one, size=(1, 1), resize="stretch") for one in inputs]
     for section in sections:
         if section not in made:

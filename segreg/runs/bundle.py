@@ -94,11 +94,10 @@ def _check(run: Run, request: ExportRequest) -> None:
     Raises:
         SegregError: it names the setting.
     """
-    section, config = run.input, InferenceConfig.of(run.network.evaluate, run.input)
-    depth = "uint8" if section.dtype == "auto" else section.dtype
+    section, config = run.input.complete(), InferenceConfig.of(run.network.evaluate, run.input)
     problem = ""
-    if (depth, section.channels) not in _READ:
-        problem = f"images of {section.channels} channels of {depth} can't be read by Pillow"
+    if (section.dtype, section.channels) not in _READ:
+        problem = f"images of {section.channels} channels of {section.dtype} can't be read by Pillow"
     elif section.clip is not None or section.nodata is not None or section.sixteen_bit == "min_max":
         problem = "input.clip, input.nodata and input.sixteen_bit: min_max are not in its program"
     elif config.averages or isinstance(config.tile, tuple):

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segreg.config.resolve import Resolved
-    from segreg.config.sections import Input
 
 _CARRIED = ("split.json", "environment.json")
 """Files of a run that its exported network is evaluated by, beside the recipe."""
@@ -173,22 +172,18 @@ def _as_tiles(run: Run, request: ExportRequest) -> Run:
 
 
 def _traced(run: Run, request: ExportRequest) -> Traced:
-    section = run.input
+    section = run.input.complete()
     crops = section.resize == "crop"
     model = merge_lora(run.model(request.weights))
     graph = ExportGraph(
         model, run.normalize, run.task, run.network.evaluate.threshold,
         labels=request.labels, half=request.precision == "float16",
     ).eval()  # fmt: skip
-    dtype = torch.float32 if section.per_image else _DTYPES[_values_of(section)]
+    dtype = torch.float32 if section.per_image else _DTYPES[section.dtype]
     return trace(
         graph, channels=section.channels, dtype=dtype,
         size=request.tile or section.size, any_size=request.tile is None and (crops or request.any_size),
     )  # fmt: skip
-
-
-def _values_of(section: Input) -> str:
-    return "uint8" if section.dtype == "auto" else section.dtype
 
 
 def _tile(run: Run, traced: Traced) -> Any:
@@ -199,7 +194,7 @@ def _tile(run: Run, traced: Traced) -> Any:
 
 
 def _network(run: Run, traced: Traced, request: ExportRequest, file: str) -> dict[str, Any]:
-    section, task = run.input, run.task
+    section, task = run.input.complete(), run.task
     height, width = traced.size or (None, None)
     layers = [task.channels] if not request.labels or task.mode == "multilabel" else []
     return {
@@ -209,7 +204,7 @@ def _network(run: Run, traced: Traced, request: ExportRequest, file: str) -> dic
         "precision": request.precision,
         "input": {
             "name": "images",
-            "dtype": "float32" if section.per_image else _values_of(section),
+            "dtype": "float32" if section.per_image else section.dtype,
             "values": "z-scores of the whole image" if section.per_image else "as in the files",
             "shape": [traced.batch, section.channels, height, width],
             "multiple": traced.multiple,

@@ -240,9 +240,7 @@ class Run:
         from segreg.data.values import as_network_input, image_statistics, read_values
 
         pixels, name = read_pixels(image)
-        section = self.input
-        if section.dtype == "auto":  # of a network that was not prepared for any data; predictions take 8 bits too
-            section = dataclasses.replace(section, dtype="uint8")
+        section = self.input.complete()
         if section.resize == "crop":
             section = dataclasses.replace(section, size=(pixels.shape[0], pixels.shape[1]))
         values, invalid = read_values(pixels, section, name)

@@ -143,7 +143,7 @@ def _trial(predictor: Predictor) -> InputImage:
     """Return a black image as the network takes it."""
     import numpy as np
 
-    dtype = np.uint8 if predictor.input.dtype == "auto" else np.dtype(predictor.input.dtype)
+    dtype = np.dtype(predictor.input.complete().dtype)
     pixels = np.zeros((*predictor.input.size, predictor.input.channels), dtype)
     return prepare_image([predictor], pixels, ImageBytes("the trial image", b""))
 
