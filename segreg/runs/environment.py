@@ -14,6 +14,7 @@ from segreg.config.resolve import NETWORK, Choice, Resolved
 from segreg.registry.compatibility import DISTRIBUTION, installed_version
 from segreg.registry.local import text_of
 from segreg.registry.registry import Plugin, Registry
+from segreg.runtime.device import processor
 from segreg.runtime.layout import Block, banners
 from segreg.training.groups import described
 
@@ -80,21 +81,13 @@ def _device(device: Any) -> dict[str, Any]:
     import torch
 
     if device.type != "cuda":
-        return {"name": str(device), "model": _cpu_model(), "threads": torch.get_num_threads()}
+        model = processor("model name") or platform.processor() or platform.machine()
+        return {"name": str(device), "model": model, "threads": torch.get_num_threads()}
     properties = torch.cuda.get_device_properties(device)
     return {
         "name": str(device), "model": properties.name, "memory_bytes": properties.total_memory,
         "cuda": torch.version.cuda,
     }  # fmt: skip
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 # header

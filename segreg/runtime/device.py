@@ -153,13 +153,18 @@ def _bf16(device: torch.device) -> tuple[bool, str]:
     return False, f"bf16 is not known to be faster on {device.type}"
 
 
-def processor_flags() -> frozenset[str]:
-    """Return the instruction sets of the CPU as Linux names them; none where that can't be read."""
+def processor(fact: str) -> str:
+    """Return what Linux says of the CPU, such as its "model name"; an empty string where that can't be read."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return frozenset()
-    return frozenset(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(fact)), "")
+
+
+def processor_flags() -> frozenset[str]:
+    """Return the instruction sets of the CPU as Linux names them; none where that can't be read."""
+    return frozenset(processor("flags").split())
 
 
 @contextlib.contextmanager

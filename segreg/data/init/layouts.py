@@ -143,7 +143,7 @@ def _below(folder: Path, parts: Sequence[Part]) -> tuple[list[Layout], list[str]
     """Return how the folders below are read: those in the folder, or where none is, those in these."""
     level = [folder]
     for _ in range(2):
-        level = [Path(entry) for above in level for entry in _folders(above)][:MOST_BELOW]
+        level = [below for above in level for below in _folders(above)][:MOST_BELOW]
         answers = [layouts_of(one, parts) for one in level]
         if any(found for found, _ in answers):
             return [one for found, _ in answers for one in found], [note for _, notes in answers for note in notes]
