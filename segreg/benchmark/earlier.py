@@ -17,12 +17,8 @@ from segreg.config.diff import RecipeDifference, recipe_differences
 from segreg.config.recipe import Recipe
 from segreg.config.resolve import Resolved, resolve
 from segreg.config.sections import WeightDecay
-from segreg.errors import SegregError
 from segreg.registry.registry import Registry
-from segreg.runs.directory import RunDirectory
-from segreg.runs.records import read_split
 from segreg.runs.trained_run import Run
-from segreg.runtime.progress import Quiet
 
 
 def completed(written: Recipe, registry: Registry) -> dict[str, Any]:
@@ -56,20 +52,6 @@ def differences(then: Mapping[str, Any], now: Resolved, same_data: Callable[[], 
     """
     found = recipe_differences(then, dataclasses.replace(now, split=now.split.complete()).plain())
     return [] if _have_moved(found) and same_data() else found
-
-
-def same_data(recipe: Resolved, run: RunDirectory) -> bool:
-    """Whether a recipe's images, masks and split are those that a run began with. All images are read once for it."""
-    from segreg.models.build import build_dataset
-    from segreg.runs.assembly import is_data_of, split_of
-
-    try:
-        dataset = build_dataset(recipe)
-        split = split_of(recipe, dataset, Quiet())
-        ids = {name: [dataset.samples[number].id for number in numbers] for name, numbers in split.items()}
-        return ids == read_split(run.split) and is_data_of(recipe, run)
-    except SegregError:
-        return False
 
 
 def data_paths(recipe: Mapping[str, Any]) -> dict[str, str]:

@@ -28,7 +28,7 @@ from segreg.errors import SegregError
 from segreg.inference.predictor import InferenceConfig, Predictor, check_tile, logits_of
 from segreg.models import build
 from segreg.runs.directory import RunDirectory
-from segreg.runs.records import read_environment
+from segreg.runs.records import read_environment, read_split
 from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
 from segreg.runtime.distributed import count, from_main, one_of_each_node_first, own_device, rank
 from segreg.runtime.progress import Progress, Quiet
@@ -275,14 +275,17 @@ def check_data(recipe: Resolved, progress: Progress) -> Report:
 
 
 def is_data_of(recipe: Resolved, directory: RunDirectory) -> bool:
-    """Whether a recipe's data are those that a run began with, by their fingerprint."""
+    """Whether a recipe's images, masks and split are those that a run began with. All images are read once for it."""
     try:
         dataset = build.build_dataset(recipe)
-        indices = [index for split in split_of(recipe, dataset, Quiet()).values() for index in split]
-        prepared = prepare_images(dataset, recipe, indices, Quiet())
+        splits = split_of(recipe, dataset, Quiet())
+        ids = {split: [dataset.samples[index].id for index in indices] for split, indices in splits.items()}
+        if ids != read_split(directory.split):
+            return False
+        prepared = prepare_images(dataset, recipe, [index for indices in splits.values() for index in indices], Quiet())
+        return read_environment(directory.environment).get("data_fingerprint") == prepared.folder.name
     except SegregError:
         return False
-    return read_environment(directory.environment).get("data_fingerprint") == prepared.folder.name
 
 
 def prepare_images(

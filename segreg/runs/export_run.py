@@ -275,7 +275,7 @@ def evenly_spaced(indices: Sequence[int], most: int) -> list[int]:
 
 
 def _differences(before: Scores, after: Scores, evaluator: Evaluator) -> dict[str, MetricDifference]:
-    scored = [_scored(one) for one in (before, after)]
+    scored = [Scored.of_rows(s.values, s.per_image, s.counts, s.sums, groups=s.groups) for s in (before, after)]
     pairs = {pair.name: pair for pair in paired(scored, scored[0].ids, [evaluator.metrics] * 2)}
     found, directions = {}, directions_of(evaluator.metrics)
     for name, value in before.values.items():
@@ -283,15 +283,6 @@ def _differences(before: Scores, after: Scores, evaluator: Evaluator) -> dict[st
         ends = (pair.low, pair.high) if pair else (None, None)
         found[name] = MetricDifference(defined(value), defined(after.values[name]), *ends, directions.get(name))
     return found
-
-
-def _scored(scores: Scores) -> Scored:
-    return Scored(
-        runs=(), split="val", values=scores.values,
-        ids=tuple(str(row["id"]) for row in scores.per_image),
-        columns={name: np.array([row[name] for row in scores.per_image], np.float64) for name in scores.columns},
-        counts=scores.counts, sums=scores.sums, groups=scores.groups,
-    )  # fmt: skip
 
 
 def _refuse(proof: Proof, request: ExportRequest, run: Run) -> None:

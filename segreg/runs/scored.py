@@ -54,6 +54,16 @@ class Scored:
     sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     groups: Sequence[Hashable] | None = None
 
+    @classmethod
+    def of_rows(
+        cls, values: Mapping[str, float], rows: Sequence[Mapping[str, Any]], counts: NDArray[np.int64] | None,
+        sums: Mapping[str, NDArray[Any]], *, runs: tuple[Run, ...] = (), groups: Sequence[Hashable] | None = None,
+    ) -> Scored:  # fmt: skip
+        """Return scores on val; each row has an image's id and its metrics."""
+        names = [name for row in rows[:1] for name in row if name != "id"]
+        columns = {name: np.array([row[name] for row in rows], np.float64) for name in names}
+        return cls(runs, "val", values, tuple(str(row["id"]) for row in rows), columns, counts, sums, groups)
+
     @property
     def run(self) -> Run:
         """Return the run, or that of the first fold."""

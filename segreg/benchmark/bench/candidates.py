@@ -149,13 +149,9 @@ class Collected:
         return measure_of(seeds, ids, own, names=[self.metric]).by_group(groups)
 
     def _scored(self, scorer: ImageScorer) -> Scored:
-        names = [name for name in scorer.rows[0] if name != "id"]
-        sums = {name: block.array() for name, block in scorer.sums.items()}
-        return Scored(
-            (self.run,), "val", {self.metric: math.nan}, tuple(str(row["id"]) for row in scorer.rows),
-            {name: np.array([row[name] for row in scorer.rows], np.float64) for name in names},
-            scorer.counts.array(), {name: each for name, each in sums.items() if each is not None},
-        )  # fmt: skip
+        arrays = {name: block.array() for name, block in scorer.sums.items()}
+        sums = {name: each for name, each in arrays.items() if each is not None}
+        return Scored.of_rows({self.metric: math.nan}, scorer.rows, scorer.counts.array(), sums, runs=(self.run,))
 
 
 def collected(metric: str, run: Run, threshold: float) -> Collected:

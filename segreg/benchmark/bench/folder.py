@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,8 +138,6 @@ def epochs_of(directory: RunDirectory) -> list[dict[str, float]]:
 
 def content(file: Path) -> dict[str, Any]:
     """Return what a JSON file holds; nothing where it is missing or damaged."""
-    try:
-        found = read_json(file)
-    except SegregError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    with contextlib.suppress(SegregError):
+        return dict(read_json(file))
+    return {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from segreg.benchmark.bench.folder import BenchFolder
 from segreg.benchmark.bench.plan import Plan
 from segreg.benchmark.bench.trials import SOURCE, Trial, trials_of
-from segreg.benchmark.earlier import completed, differences, same_data
+from segreg.benchmark.earlier import completed, differences
 from segreg.config.diff import in_short
 from segreg.config.recipe import read_recipe
 from segreg.errors import SegregError, listed
@@ -62,6 +62,8 @@ def _called(key: str) -> tuple[str, ...]:
 
 def _differences(of_model: list[Trial], earlier: Path, registry: Registry) -> str | None:
     """Return what the recipe in an earlier folder of a model differs in; None where no such run has begun there."""
+    from segreg.runs.assembly import is_data_of
+
     for trial in of_model:
         run = RunDirectory(earlier / trial.place)
         if run.environment.exists():
@@ -72,6 +74,6 @@ def _differences(of_model: list[Trial], earlier: Path, registry: Registry) -> st
         then = completed(read_recipe(run.recipe), registry)
     except SegregError:
         return None
-    found = differences(then, trial.recipe, lambda: same_data(trial.recipe, run))
+    found = differences(then, trial.recipe, lambda: is_data_of(trial.recipe, run))
     words = [f"{one.path}: {in_short(one.one)}, now {in_short(one.other)}" for one in found]
     return listed(words, most=_MOST, quote="")

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.benchmark.bench.folder import content, epochs_of, finished
 from segreg.benchmark.bench.local import PATIENCE, work_on
 from segreg.benchmark.bench.trials import source_of
-from segreg.benchmark.earlier import same_data
 from segreg.benchmark.pool import Send, Worker, stop
 from segreg.benchmark.tune.folder import TuneFolder, name_of
 from segreg.benchmark.tune.plan import TunePlan, differences, one_by_one
@@ -83,10 +82,12 @@ def open_tune(plan: TunePlan, folder: TuneFolder) -> SharedStudy:
 
 def _has_data_of(plan: TunePlan, folder: TuneFolder) -> bool:
     """Whether the plan's data are those of the first trial that has begun."""
+    from segreg.runs.assembly import is_data_of
+
     for run in map(RunDirectory, sorted(folder.runs.glob("*"))):
         if run.environment.exists():
             own = replace(Run(run).recipe, dataset=plan.resolved.dataset, split=plan.resolved.split)
-            return same_data(own, run)
+            return is_data_of(own, run)
     return True
 
 
