@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
-import io
 import os
 import shutil
 from collections import Counter
@@ -21,7 +20,7 @@ from segreg.data.images import has_alpha, read_image, read_labels
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.files import write_text
-from segreg.runtime.output import as_folder_names, printable, write_csv
+from segreg.runtime.output import as_folder_names, csv_text, printable
 from segreg.runtime.progress import Progress
 from segreg.task import IGNORE_INDEX
 
@@ -283,15 +282,13 @@ def _write_manifest(
 ) -> None:
     """Write the manifest last: with it, the split is whole. A multilabel task's masks are named by their folder."""
     path_of = {(file.holds, file.sample.id): file.target.relative_to(out).as_posix() for file in files}
-    text = io.StringIO()
     layered = dataset.task.mode == "multilabel"
     rows = [
         (one.id, path_of["image", one.id], "" if layered else path_of["mask", one.id], split, one.group or "")
         for split, one in chosen
     ]
-    write_csv(text, COLUMNS, rows)
-    manifest = out / MANIFEST
+    manifest, text = out / MANIFEST, csv_text(COLUMNS, rows)
     with contextlib.suppress(OSError):
-        if manifest.read_text(encoding="utf-8") == text.getvalue():
+        if manifest.read_text(encoding="utf-8") == text:
             return
-    write_text(manifest, text.getvalue())
+    write_text(manifest, text)

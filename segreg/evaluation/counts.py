@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segreg.errors import SegregError
-from segreg.runtime.files import replacing
-from segreg.runtime.output import read_csv, write_csv
+from segreg.runtime.files import replacing, write_text
+from segreg.runtime.output import csv_text, read_csv
 from segreg.task import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -131,13 +131,12 @@ def write_counts(file: Path, ids: Sequence[str], classes: Sequence[str], counts:
         classes: names of the K classes.
         counts: int64 `[N, K, 4]`, as `class_counts` returns them.
     """
-    with replacing(file) as aside, aside.open("w", encoding="utf-8", newline="") as text:
-        rows = (
-            [identity, name, *numbers]
-            for identity, image in zip(ids, counts.tolist(), strict=True)
-            for name, numbers in zip(classes, image, strict=True)
-        )
-        write_csv(text, COLUMNS, rows)
+    rows = (
+        [identity, name, *numbers]
+        for identity, image in zip(ids, counts.tolist(), strict=True)
+        for name, numbers in zip(classes, image, strict=True)
+    )
+    write_text(file, csv_text(COLUMNS, rows))
 
 
 def read_counts(file: Path) -> tuple[list[str], list[str], NDArray[np.int64]]:
@@ -149,8 +148,7 @@ def read_counts(file: Path) -> tuple[list[str], list[str], NDArray[np.int64]]:
     import numpy as np
 
     try:
-        with file.open(encoding="utf-8", errors="replace", newline="") as text:
-            header, rows = read_csv(text)
+        header, rows = read_csv(file)
         if tuple(header) != COLUMNS:
             raise ValueError
         ids = list(dict.fromkeys(row[0] for row in rows))

@@ -23,9 +23,9 @@ from segreg.evaluation.statistics import Measure, intervals
 from segreg.inference.predictor import described, logits_of, prepare_image, scored_logits
 from segreg.models import build
 from segreg.runtime.distributed import count, rank
-from segreg.runtime.files import replacing
+from segreg.runtime.files import replacing, write_text
 from segreg.runtime.layout import Column, Table
-from segreg.runtime.output import as_file_name, write_csv
+from segreg.runtime.output import as_file_name, csv_text
 from segreg.runtime.progress import Progress
 from segreg.visualize.overlay import as_rgb
 from segreg.visualize.panels import side_by_side
@@ -255,8 +255,7 @@ def write_rows(file: Path, scores: Scores) -> None:
         defined = [row[name] for row in scores.per_image if not math.isnan(row[name])]
         means[name] = math.fsum(defined) / len(defined) if defined else math.nan
     for own, rows in ((file, scores.per_image), (file.with_stem(f"{file.stem}_mean"), [means])):
-        with replacing(own) as aside, aside.open("w", encoding="utf-8", newline="") as text:
-            write_csv(text, columns, rows)
+        write_text(own, csv_text(columns, rows))
 
 
 def format_values(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]) -> Table:

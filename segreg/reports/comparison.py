@@ -28,8 +28,8 @@ from segreg.reports.render import (
     worst_classes,
     write,
 )  # fmt: skip
-from segreg.runtime.files import replacing, write_json
-from segreg.runtime.output import write_csv
+from segreg.runtime.files import write_json, write_text
+from segreg.runtime.output import csv_text
 
 RESULTS, ROWS, PAGE = "results.json", "results.csv", "report.html"
 _LOSSES = ("train.loss", "val.loss")
@@ -68,21 +68,20 @@ def _write_rows(comparison: Comparison, file: Path) -> None:
     settings = _names(model.settings for model in comparison.models)
     metrics = _names(model.values for model in comparison.models)
     columns = ["model", *settings, "seed", *metrics, *costs_of(comparison), "run", "failed"]
-    with replacing(file) as aside, aside.open("w", encoding="utf-8", newline="") as text:
-        rows: list[dict[str, Any]] = []
-        for model in comparison.models:
-            for place, seed in enumerate(model.seeds):
-                run = " ".join(fold.run for fold in model.folds if fold.seed == seed) or model.runs[place]
-                rows.append({
-                    "model": model.name, **model.settings, "seed": seed, "run": run,
-                    **{name: value.of_seeds[place] for name, value in model.values.items()},
-                    **{name: cost.median for name, cost in model.costs.items()},
-                })  # fmt: skip
-        rows += [
-            {"model": failure.name, "seed": failure.seed, "run": failure.run, "failed": failure.reason}
-            for failure in comparison.failures
-        ]
-        write_csv(text, columns, rows)
+    rows: list[dict[str, Any]] = []
+    for model in comparison.models:
+        for place, seed in enumerate(model.seeds):
+            run = " ".join(fold.run for fold in model.folds if fold.seed == seed) or model.runs[place]
+            rows.append({
+                "model": model.name, **model.settings, "seed": seed, "run": run,
+                **{name: value.of_seeds[place] for name, value in model.values.items()},
+                **{name: cost.median for name, cost in model.costs.items()},
+            })  # fmt: skip
+    rows += [
+        {"model": failure.name, "seed": failure.seed, "run": failure.run, "failed": failure.reason}
+        for failure in comparison.failures
+    ]
+    write_text(file, csv_text(columns, rows))
 
 
 def page(comparison: Comparison, images: Sequence[Disagreement] = ()) -> str:

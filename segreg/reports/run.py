@@ -194,8 +194,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        with file.open(encoding="utf-8", errors="replace", newline="") as text:
-            header, rows = read_csv(text)
+        header, rows = read_csv(file)
         if rows and "id" not in header:
             raise ValueError
     except ValueError:

@@ -93,8 +93,7 @@ def read_scored(run: Run, *, fold: bool = False) -> Scored:
         raise SegregError(f"{path} was interrupted and has no scores", hint=f"segreg run --resume {path} continues")
     values = {name: np.nan if value is None else float(value) for name, value in results["metrics"][split].items()}
     try:
-        with directory.per_image.open(encoding="utf-8", errors="replace", newline="") as text:
-            header, rows = read_csv(text)
+        header, rows = read_csv(directory.per_image)
         at = header.index("id")
         ids = tuple(row[at] for row in rows)
         columns = {

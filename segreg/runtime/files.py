@@ -208,7 +208,7 @@ def write_text(file: Path, text: str) -> None:
         SegregError: it can't be written.
     """
     with replacing(file) as aside:
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def finite(value: Any) -> Any:

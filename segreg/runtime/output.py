@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, TextIO
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -54,23 +55,27 @@ def from_csv_cell(text: str) -> str:
     return _ESCAPE.sub(lambda found: "\\" if found[0] == "\\\\" else found[0].encode().decode("unicode_escape"), text)
 
 
-def write_csv(file: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str, Any] | Sequence[Any]]) -> None:
-    """Write a CSV file's header and rows, each cell by `csv_cell`; what a mapping lacks is an empty cell."""
-    writer = csv.writer(file, lineterminator="\n")
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any] | Sequence[Any]]) -> str:
+    """Return a CSV file's header and rows, each cell by `csv_cell`; what a mapping lacks is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(csv_cell, columns))
     for row in rows:
         cells = [row.get(name) for name in columns] if isinstance(row, Mapping) else row
         writer.writerow(map(csv_cell, cells))
+    return text.getvalue()
 
 
-def read_csv(file: TextIO) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of a CSV file that `write_csv` wrote, without empty lines.
+def read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a CSV file that holds what `csv_text` returned, without empty lines.
 
     Raises:
-        ValueError: the file is damaged.
+        OSError: the file can't be read.
+        ValueError: it is damaged.
     """
     try:
-        header, *rows = [[from_csv_cell(cell) for cell in row] for row in csv.reader(file) if row] or [[]]
+        with file.open(encoding="utf-8", errors="replace", newline="") as text:
+            header, *rows = [[from_csv_cell(cell) for cell in row] for row in csv.reader(text) if row] or [[]]
     except csv.Error as error:
         raise ValueError(str(error)) from error
     return header, rows

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from segreg.errors import SegregError
-from segreg.runtime.files import cannot_read, cannot_write, finite, replacing, write_text
-from segreg.runtime.output import write_csv
+from segreg.runtime.files import cannot_read, cannot_write, finite, write_text
+from segreg.runtime.output import csv_text
 
 JSON_LINES = "history.jsonl"
 CSV = "history.csv"
@@ -92,5 +92,4 @@ def _json_line(row: Row) -> str:
 
 def _write_csv(run_dir: Path, rows: Iterable[Row]) -> None:
     columns = dict.fromkeys(name for row in rows for name in row)
-    with replacing(run_dir / CSV) as path, path.open("w", encoding="utf-8", newline="") as file:
-        write_csv(file, list(columns), (finite(row) for row in rows))
+    write_text(run_dir / CSV, csv_text(list(columns), (finite(row) for row in rows)))

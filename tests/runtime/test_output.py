@@ -1,6 +1,5 @@
 """Standard output that outlives its reader, and text that is safe to print."""
 
-import io
 import os
 import random
 import subprocess
@@ -13,10 +12,10 @@ from segreg.runtime.output import (
     as_file_name,
     as_folder_names,
     csv_cell,
+    csv_text,
     from_csv_cell,
     printable,
     read_csv,
-    write_csv,
 )  # fmt: skip
 
 LISTING = [sys.executable, "-m", "segreg", "list", "loss"]
@@ -118,13 +117,12 @@ def test_numbers_stay_what_they_are_in_csv():
 def test_a_csv_file_comes_back(tmp_path):
     rows = [[text, str(number)] for number, text in enumerate(TEXTS)]
     file = tmp_path / "a.csv"
-    with file.open("w", encoding="utf-8", newline="") as text:
-        write_csv(text, ["=id", "number"], [{"=id": rows[0][0], "number": "0"}, *rows[1:], {"number": -1}])
+    file.write_text(csv_text(["=id", "number"], [{"=id": rows[0][0], "number": "0"}, *rows[1:], {"number": -1}]))
     assert file.read_text().splitlines()[0] == "'=id,number"
     assert file.read_bytes().count(b"\n") == len(TEXTS) + 2
-    with file.open(encoding="utf-8", newline="") as text:
-        assert read_csv(text) == (["=id", "number"], [*rows, ["", "-1"]])
-    assert read_csv(io.StringIO("")) == ([], [])
+    assert read_csv(file) == (["=id", "number"], [*rows, ["", "-1"]])
+    file.write_text("")
+    assert read_csv(file) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from segreg.benchmark.comparison.record import Comparison, Model, Value
 from segreg.benchmark.comparison.significance import SIGNIFICANT_BELOW
 from segreg.benchmark.cost.record import DEFINITIONS, Cost
 from segreg.runs.environment import counted
-from segreg.runtime.output import printable, write_csv
+from segreg.runtime.output import csv_text, printable
 
 Format = Literal["markdown", "latex", "csv"]
 _COSTS = {
@@ -222,9 +221,7 @@ def _csv(comparison: Comparison, columns: Sequence[Column]) -> str:
             elif what == "significant" and column.name == "difference":
                 heads.append(f"{column.name}.{what}")
                 cells.append([None if one is None else str(one).lower() for one in values])
-    file = io.StringIO()
-    write_csv(file, heads, list(zip(*cells, strict=True)))
-    return file.getvalue().rstrip("\n")
+    return csv_text(heads, list(zip(*cells, strict=True))).rstrip("\n")
 
 
 def _markdown(comparison: Comparison, columns: Sequence[Column]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION, installed_version
 from segreg.registry.registry import Plugin
 from segreg.runtime.files import write_text
-from segreg.runtime.output import write_csv
+from segreg.runtime.output import csv_text
 from segreg.runtime.progress import duration
 
 PACKAGES = (DISTRIBUTION, "torch", "torchvision", "timm", "segmentation-models-pytorch")
@@ -101,7 +100,6 @@ def current_results(finished: Iterable[Finished], now: Mapping[str, str]) -> tup
 
 def csv_table(matrix: Matrix) -> str:
     """Return `matrix.csv`, a line for each pair; values of a field are separated by spaces, notes by semicolons."""
-    text = io.StringIO()
     lines: list[list[object]] = []
     for row in matrix.rows:
         for cell in matrix.of_encoder(row.encoder):
@@ -114,8 +112,7 @@ def csv_table(matrix: Matrix) -> str:
                 "; ".join(cell.notes), cell.seconds,
                 "" if cell.exports is None else cell.exports or "yes", cell.exporter,
             ])  # fmt: skip
-    write_csv(text, COLUMNS, lines)
-    return text.getvalue()
+    return csv_text(COLUMNS, lines)
 
 
 def write_summary(matrix: Matrix, file: Path) -> None:
