@@ -64,6 +64,7 @@ SETTLED_SECONDS = 3.0
 THREADS = min(8, os.cpu_count() or 1)
 """Threads that decode images."""
 
+Item = TypeVar("Item")
 Made = TypeVar("Made")
 Fitted = tuple["NDArray[Any]", "NDArray[np.uint8]", Size, "NDArray[np.int64]", Statistics | None]
 """A sample's image, its mask, its size, the pixels of each label (`label_counts`) and statistics before resizing."""
@@ -308,7 +309,7 @@ def fill_fitted(
         images[row], masks[row] = image, mask
         return _Filled(size, _checksums(image, mask), labels, statistics)
 
-    filled = in_threads(fill, len(samples), progress)
+    filled = in_threads(fill, range(len(samples)), progress)
     images.flush()
     masks.flush()
     np.save(building / "checksums.npy", np.array([row.checksums for row in filled], np.uint32))
@@ -440,22 +441,22 @@ def _checksums(image: NDArray[Any], mask: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def in_threads(
-    work: Callable[[int], Made],
-    count: int,
+    work: Callable[[Item], Made],
+    items: Sequence[Item],
     progress: Callable[[int, int], None],
     *,
     most: int = 20,
     rest: str = "more files are wrong",
 ) -> list[Made]:
-    """Return what `work` returns for each row.
+    """Return what `work` returns for each item, in their order; `progress` is given how many are done, of how many.
 
     Raises:
-        SegregError: what is wrong with any row, all together; `rest` says what those beyond `most` are.
+        SegregError: what is wrong with any of them, all together; `rest` says what those beyond `most` are.
     """
 
-    def attempt(row: int) -> Made | SegregError:
+    def attempt(item: Item) -> Made | SegregError:
         try:
-            return work(row)
+            return work(item)
         except SegregError as error:
             return error
 
@@ -463,12 +464,12 @@ def in_threads(
     problems: list[Problem] = []
     pool = ThreadPoolExecutor(THREADS)
     try:
-        for done, found in enumerate(pool.map(attempt, range(count)), start=1):
+        for done, found in enumerate(pool.map(attempt, items), start=1):
             if isinstance(found, SegregError):
                 problems += found.problems
             else:
                 made.append(found)
-            progress(done, count)
+            progress(done, len(items))
     finally:
         pool.shutdown(cancel_futures=True)
     if problems:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from segreg.data import SPLITS, SplitName
-from segreg.data.cache import in_threads
 from segreg.data.images import has_alpha, read_image, read_labels
+from segreg.data.inspection.scan import read_each
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.files import write_text
@@ -118,11 +118,10 @@ def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progre
     if dataset.task.mode == "multilabel":
         return "layers", False
     shared = any(n > 1 for n in Counter(sample.mask for sample in samples).values())
-    with progress.watch("reading masks", len(samples), "masks") as advance:
-        found = in_threads(
-            lambda row: _fitting(dataset, samples[row], shared=shared), len(samples), lambda *_: advance(), most=10,
-            rest="masks more can't be read",
-        )  # fmt: skip
+    found = read_each(
+        lambda sample: _fitting(dataset, sample, shared=shared), samples, "reading masks", unit="masks", most=10,
+        rest="masks more can't be read", progress=progress,
+    )  # fmt: skip
     ways, ignored, found_palettes = zip(*found, strict=True)
     palettes = set(found_palettes) - {b""}
     grey = any(palette[::3] == palette[1::3] == palette[2::3] for palette in palettes)
@@ -145,8 +144,7 @@ def _own_images(dataset: Dataset, samples: Sequence[Sample], progress: Progress)
         read, held = (image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image for image in (read, held))
         return read.dtype == held.dtype and np.array_equal(read, held, equal_nan=read.dtype.kind == "f")
 
-    with progress.watch("comparing images with their files", len(samples), "images") as advance:
-        own = in_threads(lambda row: holds_it(samples[row]), len(samples), lambda *_: advance())
+    own = read_each(holds_it, samples, "comparing images with their files", progress=progress)
     return {sample.image for sample, holds in zip(samples, own, strict=True) if holds}
 
 

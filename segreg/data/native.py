@@ -290,7 +290,7 @@ def _fill(
         return _Written(stored, sums, labels, image_statistics(image, invalid), positions)
 
     try:
-        written = in_threads(write, len(samples), progress)
+        written = in_threads(write, range(len(samples)), progress)
     except _NoRoomError as error:
         raise error.__cause__ from None  # type: ignore[misc]
     finally:

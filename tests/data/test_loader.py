@@ -169,7 +169,7 @@ def test_samples_and_epochs_are_augmented_differently(prepared):
 
 
 def test_what_came_before_changes_nothing(prepared):
-    one, two = (Augmentation(flips(), Task(("x",), "binary")) for _ in range(2))
+    one, two = flips(), flips()
     image, mask = np.array(prepared.images[0]), np.array(prepared.masks[0])
     for i in range(5):
         one(image.copy(), mask.copy(), "other", i)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+Item = TypeVar("Item")
 Read = TypeVar("Read")
 SIDE = 64
 """Height and width of a thumbnail."""
@@ -90,10 +91,13 @@ def scan(dataset: Dataset, input: Input, indices: Sequence[int], *, progress: Pr
     return read_each(lambda index: scan_sample(dataset, input, index), indices, "reading images", progress=progress)
 
 
-def read_each(read: Callable[[int], Read], indices: Sequence[int], words: str, *, progress: Progress) -> list[Read]:
-    """Call `read` in threads for the image of each index, and return what it does in their order."""
-    with progress.watch(words, len(indices), "images") as advance:
-        return in_threads(lambda row: read(indices[row]), len(indices), lambda *_: advance())
+def read_each(
+    read: Callable[[Item], Read], items: Sequence[Item], words: str, *, progress: Progress, unit: str = "images",
+    **limits: Any,
+) -> list[Read]:  # fmt: skip
+    """Return what `read` returns for each item, called in threads; for `limits` see `in_threads`."""
+    with progress.watch(words, len(items), unit) as advance:
+        return in_threads(read, items, lambda *_: advance(), **limits)
 
 
 def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:
