@@ -294,22 +294,21 @@ def fill_fitted(
     noted: NotedImages,
 ) -> None:
     """Write the files of an entry of samples resized to the input's size; see `segreg.data.prepare`."""
-    height, width = input.size
-    shapes = (len(samples), height, width, input.channels), (len(samples), *mask_shape(dataset.task, input.size))
-    dtypes = np.dtype(input.dtype), np.dtype(np.uint8)
-    needed = [math.prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, dtypes, strict=True)]
-    make_room(sum(needed) + 4096 + 208 * len(samples), what=f"{len(samples)} images at {format_size(input.size)}")
-    images, masks = (
-        mapped_array(building / f"{name}.npy", shape, dtype)
-        for name, shape, dtype in zip(("images", "masks"), shapes, dtypes, strict=True)
-    )
+    count = len(samples)
+    arrays = {
+        "images": ((count, *input.size, input.channels), np.dtype(input.dtype)),
+        "masks": ((count, *mask_shape(dataset.task, input.size)), np.dtype(np.uint8)),
+    }
+    needed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in arrays.values())
+    make_room(needed + 4096 + 208 * count, what=f"{count} images at {format_size(input.size)}")
+    images, masks = (mapped_array(building / f"{name}.npy", *array) for name, array in arrays.items())
 
     def fill(row: int) -> _Filled:
         image, mask, size, labels, statistics = fitted_sample(dataset, samples[row], input)
         images[row], masks[row] = image, mask
         return _Filled(size, _checksums(image, mask), labels, statistics)
 
-    filled = in_threads(fill, range(len(samples)), progress)
+    filled = in_threads(fill, range(count), progress)
     images.flush()
     masks.flush()
     np.save(building / "checksums.npy", np.array([row.checksums for row in filled], np.uint32))

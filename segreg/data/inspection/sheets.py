@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PANEL = 240
 """Longest side of an image in a panel, in pixels; larger ones are shrunk before they are outlined."""
 _INCHES, _DPI = 2.4, 120
+_MOST_PAIRS = 24
 _LETTERS = 34
 """What fits above a panel in one line."""
 
@@ -58,8 +59,8 @@ def contact_sheet(
     augment: Sequence[Any],
     *,
     seed: int,
-    samples: int = 6,
-    draws: int = 5,
+    samples: int,
+    draws: int,
     crops: Crops | None = None,
     mix: Callable[[Sequence[Sample], int, Sequence[str]], Sequence[Sample]] | None = None,
 ) -> Figure:
@@ -116,12 +117,7 @@ def contact_sheet(
 
 
 def pair_sheet(
-    dataset: Dataset,
-    pairs: Sequence[AlikePair],
-    splits: Mapping[SplitName, Sequence[int]],
-    input: Input,
-    *,
-    most: int = 24,
+    dataset: Dataset, pairs: Sequence[AlikePair], splits: Mapping[SplitName, Sequence[int]], input: Input
 ) -> Figure:
     """Return a figure of pairs that look like copies, side by side, the second turned to lie on the first.
 
@@ -130,7 +126,7 @@ def pair_sheet(
     """
     split_of = split_by_index(splits)
     rows: list[list[Panel]] = []
-    for pair in pairs[:most]:
+    for pair in pairs[:_MOST_PAIRS]:
         panels = []
         for index, way in ((pair.first, 0), (pair.second, pair.orientation)):
             sample = dataset.samples[index]
@@ -150,7 +146,7 @@ def pair_sheet(
         raise SegregError("no image of a pair can be read, so there is none to show")
     # Two pairs beside each other, because pairs are narrow.
     rows = [[panel for row in rows[k : k + 2] for panel in row] for k in range(0, len(rows), 2)]
-    shown = f"{min(most, len(pairs))} of {len(pairs)}" if len(pairs) > most else str(len(pairs))
+    shown = f"{_MOST_PAIRS} of {len(pairs)}" if len(pairs) > _MOST_PAIRS else str(len(pairs))
     title = f"pairs of images that look like copies, those in two splits first: {shown}"
     return _sheet(rows, title, dataset.task)
 
