@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from segreg.data import SPLITS, SplitName
 from segreg.data.images import has_alpha, read_image, read_labels
@@ -150,8 +151,6 @@ def _own_images(dataset: Dataset, samples: Sequence[Sample], progress: Progress)
 
 def _fitting(dataset: Dataset, sample: Sample, *, shared: bool) -> tuple[set[str], bool, bytes]:
     """Return in which ways a mask's file holds the labels by itself, whether some are ignored, and its palette."""
-    from PIL import Image
-
     assert sample.mask is not None
     labels = dataset.read_mask(sample)
     ignored = bool((labels == IGNORE_INDEX).any())
@@ -258,8 +257,6 @@ def _is_right(file: _File, dataset: Dataset, link: Link) -> bool:
 
 
 def _render(file: _File, dataset: Dataset, target: Path) -> None:
-    from PIL import Image
-
     values: NDArray[Any]
     if file.holds == "image":
         values = np.asarray(dataset.read_image(file.sample))

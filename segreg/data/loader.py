@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import signal
+import sys
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -357,10 +360,6 @@ def _begin_worker(_: int) -> None:
     A scheduler sends SIGTERM to the main process too, which then stops in good order: a worker that is "killed by
     signal" would interrupt that.
     """
-    import os
-    import signal
-    import sys
-
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)

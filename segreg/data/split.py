@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+import numpy as np
+
 from segreg.config.sections import Split
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Sample
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 Name = TypeVar("Name", bound=Hashable)
@@ -145,8 +146,6 @@ def _fold(
     samples: Sequence[Sample], settings: Split, present: Callable[[], NDArray[np.bool_]] | None
 ) -> dict[SplitName, list[int]]:
     """Return one fold as val, the others as train, and the test that was held out before."""
-    import numpy as np
-
     folds, fold = settings.folds or 0, settings.fold or 0
     if fold >= folds:
         raise SegregError(f"split.fold: there are {folds} folds, numbered from 0, and no fold {fold}")
@@ -193,8 +192,6 @@ def _stratified(
         present: which labels each sample shows, bool `[N, L]`.
         seed: of the drawing.
     """
-    import numpy as np
-
     names = list(wanted)
     # The number of images is one more label, which all of them have and which is never the rarest.
     shown = np.array([[*present[group].sum(axis=0), len(group)] for group in groups], np.int64)
@@ -236,8 +233,6 @@ def _as_scikit_learn(samples: Sequence[Sample], settings: Split) -> dict[SplitNa
 
     The first of a permutation, their number rounded up, are held out. NumPy keeps this generator's numbers for ever.
     """
-    import numpy as np
-
     grouped = Counter(sample.group for sample in samples if sample.group is not None)
     if several := [group for group, count in grouped.items() if count > 1]:
         raise SegregError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from segreg.config.sections import Input
 from segreg.data.images import ImageSource, as_known_type, fit_channels, to_uint8
@@ -160,8 +161,6 @@ def image_statistics(values: NDArray[Any], invalid: NDArray[np.bool_] | None = N
 
 def histograms(layers: NDArray[np.uint8], invalid: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
     """Return how often each layer, of `[H, W]` or `[N, H, W]`, has each value in its valid pixels, int64 `[N, 256]`."""
-    from PIL import Image
-
     # Pillow counts bytes many times faster than numpy, which makes integers of 64 bits of them first.
     valid = None if invalid is None else Image.fromarray(np.where(invalid, np.uint8(0), np.uint8(255)))
     planes = np.ascontiguousarray(layers if layers.ndim == 3 else layers[np.newaxis])

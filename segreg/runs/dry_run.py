@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from segreg.config.resolve import Choice, Resolved
 from segreg.data.mixing import Mixing
 from segreg.errors import Problem, SegregError
@@ -39,8 +41,6 @@ def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[
         SegregError: something can't be built, or a step can't be taken; with the recipe's place, and with where to
             read which encoders and decoders work together.
     """
-    import torch
-
     recipe = build.without_pretrained(recipe)
     with (
         progress.watch(f"building {recipe.source}", 4, "steps") as advance,
@@ -141,8 +141,6 @@ def _explained(words: str, choice: Choice, hint: str = "") -> Iterator[None]:
 
 def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> dict[str, Any]:
     """Take one step, forward and backward, on random images and labels, and return what it was."""
-    import torch
-
     count, (height, width) = min(2, recipe.train.batch), recipe.input.size
     images = torch.randint(0, 256, (count, recipe.input.channels, height, width), dtype=torch.uint8)
     targets = torch.randint(0, task.highest_label + 1, (count, *mask_shape(task, (height, width))), dtype=torch.uint8)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from segreg.config.resolve import Resolved
+from segreg.config.resolve import Resolved, choose
 from segreg.data import SPLITS
 from segreg.data.inspection.gate import SplitPixels, judge
 from segreg.errors import SegregError, did_you_mean, listed
@@ -22,6 +22,7 @@ from segreg.evaluation.statistics import METHOD, resampled_words
 from segreg.inference.predictor import InferenceConfig, Predictor
 from segreg.models import build
 from segreg.models.verify import verify
+from segreg.registry.registry import load_registry
 from segreg.runs.assembly import prepare_images, split_of
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.records import read_evaluation, read_split
@@ -414,9 +415,6 @@ def _digest(text: str) -> str:
 def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: Progress) -> float:
     """Return the best threshold on the validation split of the run's own split, by Dice if the recipe does not say."""
     import torchmetrics
-
-    from segreg.config.resolve import choose
-    from segreg.registry.registry import load_registry
 
     registry = load_registry()
     if THRESHOLD_METRIC not in registry.names("metric"):

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
 from segreg.config.resolve import Resolved
 from segreg.errors import SegregError
 from segreg.evaluation.scores import disable_sync
@@ -176,8 +178,6 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
     Raises:
         SegregError: what a run would raise before its first step, or in it; or the trace can't be written.
     """
-    import torch
-
     progress = progress or Quiet()
     with Assembly.of(recipe, progress) as assembly, tempfile.TemporaryDirectory() as folder:
         try:  # before minutes are spent on it

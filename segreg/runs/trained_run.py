@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import json
@@ -9,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -60,9 +62,6 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: how far it got, its scores, and an image with its prediction."""
-        import base64
-        from html import escape
-
         parts = [f"<p><b>{escape(str(self.directory.path))}</b>: {escape(self._state())}</p>"]
         with contextlib.suppress(SegregError):
             split = self.results["scored_on"]

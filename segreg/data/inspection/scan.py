@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from segreg.config.sections import Input
 from segreg.data.cache import allowed_labels, array_digest, in_threads, label_counts, read_sample, wrong_labels
@@ -148,8 +149,6 @@ def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
 
     Shape: `[H, W]` or `[H, W, C]` of any type to uint8 `[64, 64]`.
     """
-    from PIL import Image
-
     values = image.astype(np.uint8) * np.uint8(255) if image.dtype == np.bool_ else image
     channels = as_shown(values[..., np.newaxis] if values.ndim == 2 else values[..., :3])
     planes = [Image.fromarray(np.ascontiguousarray(channels[..., c])) for c in range(channels.shape[2])]

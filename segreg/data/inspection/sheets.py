@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from segreg.config.sections import Input
 from segreg.data import Augmentation, Crops, SplitName
@@ -165,8 +166,6 @@ def _outlined(image: NDArray[Any], mask: NDArray[np.uint8], task: Task) -> NDArr
 
 def _shrunk(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return copies of both, no larger than a panel."""
-    from PIL import Image
-
     height, width = image.shape[:2]
     factor = min(1.0, PANEL / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
