@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +34,9 @@ from segreg.runs.directory import open_run_directory, replacing_folder
 from segreg.runs.evaluate_run import Chosen, of_own_split
 from segreg.runs.exported_run import ExportedRun, exported_run
 from segreg.runs.scored import Scored, defined, paired
-from segreg.runs.sidecar import SIDECAR, as_json, describe_run, is_export
+from segreg.runs.sidecar import SIDECAR, describe_run, is_export
 from segreg.runs.trained_run import Run, Weights
-from segreg.runtime.files import cannot_write, write_json
+from segreg.runtime.files import cannot_write, finite, write_json
 from segreg.runtime.hub import refuse_to_write
 from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.progress import Progress
@@ -121,7 +122,7 @@ def export_run(run: Run, request: ExportRequest, progress: Progress) -> tuple[Ex
             with progress.watch(f"writing {file}", None, "files"):
                 exporter.write(
                     traced.program, folder / file,
-                    precision=request.precision, notes=as_json(sidecar), calibration=calibration,
+                    precision=request.precision, notes=json.dumps(finite(sidecar)), calibration=calibration,
                 )  # fmt: skip
             network = ExportedNetwork(
                 exporter.load(folder / file, precision=request.precision), sidecar["network"], run.task,

@@ -14,8 +14,9 @@ from segreg.registry.registry import load_registry
 from segreg.runs.directory import RunDirectory
 from segreg.runs.environment import weights_notice
 from segreg.runs.records import read_evaluation, read_split
-from segreg.runs.sidecar import SIDECAR, read_sidecar, task_of
+from segreg.runs.sidecar import SIDECAR, read_sidecar
 from segreg.runs.trained_run import Run, Weights
+from segreg.task import Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from segreg.models.segmenter import Segmenter
     from segreg.registry.protocols import Exporter
     from segreg.runtime.device import PrecisionName
-    from segreg.task import Task
 
 
 _PRECISIONS = {"fp16": "float16"}
@@ -70,7 +70,7 @@ class ExportedRun(Run):
     @cached_property
     def task(self) -> Task:
         """Return the classes."""
-        return task_of(self.sidecar)
+        return Task(tuple(self.sidecar["classes"]), self.sidecar["mode"])
 
     @cached_property
     def results(self) -> Mapping[str, Any]:

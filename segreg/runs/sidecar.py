@@ -7,7 +7,6 @@ pushed to the Hugging Face Hub. A program needs nothing else to use the network.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from segreg.config.resolve import plain_section
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
-from segreg.runtime.files import finite, read_json
+from segreg.runtime.files import read_json
 from segreg.settings import format_type, plainly_fits
-from segreg.task import Task, label_names
+from segreg.task import label_names
 from segreg.visualize.colours import label_colours
 
 if TYPE_CHECKING:
@@ -123,24 +122,16 @@ def read_sidecar(file: Path) -> dict[str, Any]:
     Raises:
         SegregError: it can't be read, or holds something else than segreg writes; the message names the key.
     """
-    return check_sidecar(read_json(file, "what segreg export writes beside a network"), str(file))
-
-
-def check_sidecar(found: dict[str, Any], source: str) -> dict[str, Any]:
-    """Return notes that a file had, checked; `source` names it in messages.
-
-    Raises:
-        SegregError: as for `read_sidecar`.
-    """
+    found: dict[str, Any] = read_json(file, "what segreg export writes beside a network")
     for name in _NEEDED:
         if name not in found:
-            raise SegregError(f'{source}: "{name}" is missing', hint="segreg export writes it again")
+            raise SegregError(f'{file}: "{name}" is missing', hint="segreg export writes it again")
     for name, hint in _TYPES.items():
         if name in found and not plainly_fits(hint, found[name]):
-            raise SegregError(f'{source}: "{name}" must be {format_type(hint)}', hint="segreg export writes it again")
+            raise SegregError(f'{file}: "{name}" must be {format_type(hint)}', hint="segreg export writes it again")
     if found["format"] > FORMAT:
         raise SegregError(
-            f"{source}: has format {found['format']}, and this segreg reads up to {FORMAT}",
+            f"{file}: has format {found['format']}, and this segreg reads up to {FORMAT}",
             hint=f"it was written by segreg {found.get('segreg', 'of a later version')}; install that one",
         )
     return found
@@ -149,13 +140,3 @@ def check_sidecar(found: dict[str, Any], source: str) -> dict[str, Any]:
 def is_export(folder: Path) -> bool:
     """Whether a folder holds an exported network. A run that was pushed has such notes too, beside its weights."""
     return (folder / SIDECAR).is_file() and not (folder / "best.safetensors").exists()
-
-
-def task_of(sidecar: Mapping[str, Any]) -> Task:
-    """Return the classes that a sidecar names."""
-    return Task(tuple(sidecar["classes"]), sidecar["mode"])
-
-
-def as_json(content: Mapping[str, Any]) -> str:
-    """Return notes as one line of JSON, for a file's own metadata."""
-    return json.dumps(finite(content), ensure_ascii=True)

@@ -18,6 +18,7 @@ from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
 from segreg.runs.records import read_environment, read_results
 from segreg.runtime.files import cannot_read
+from segreg.task import Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from segreg.inference.predictor import InferenceConfig, InputImage, Predictor
     from segreg.models.segmenter import Normalize, Segmenter
     from segreg.runtime.device import PrecisionName
-    from segreg.task import Task
 
 Weights = Literal["best", "last"]
 
@@ -393,7 +393,6 @@ class _Notes:
         return cls(file, read_notes(file))
 
     def task(self) -> Task:
-        from segreg.task import Task
         from segreg.training.checkpoint import TASK
 
         with self._understood():
