@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,7 @@ def read_results(file: Path) -> dict[str, Any]:
     Raises:
         SegregError: it can't be read, or it holds something else than a run writes; the message names the key.
     """
-    found = _read(file, RESULTS, "the results of a run")
-    for name in _NEEDED:
-        if name not in found:
-            raise SegregError(f'{file}: "{name}" is missing', hint=_hint(file))
+    found = read_record(file, "the results of a run", RESULTS, _NEEDED)
     if found["scored_on"] and found["scored_on"] not in found["metrics"]:
         raise SegregError(
             f'{file}: "metrics" has no scores of "{found["scored_on"]}", which "scored_on" names', hint=_hint(file)
@@ -50,25 +47,35 @@ def read_results(file: Path) -> dict[str, Any]:
 
 def read_evaluation(file: Path) -> dict[str, Any]:
     """Return what the `metrics.json` of an evaluation holds; raises as `read_results`."""
-    return _read(file, RESULTS, "the results of an evaluation")
+    return read_record(file, "the results of an evaluation", RESULTS)
 
 
 def read_environment(file: Path) -> dict[str, Any]:
     """Return what a run's `environment.json` holds; raises as `read_results`."""
-    return _read(file, ENVIRONMENT, "what the run ran on")
+    return read_record(file, "what the run ran on", ENVIRONMENT)
 
 
 def read_split(file: Path) -> dict[str, list[str]]:
     """Return the ids in a run's `split.json`; raises as `read_results`."""
-    found: dict[str, list[str]] = _read(file, SPLIT, "the ids of the samples of each split")
-    return found
+    return read_record(file, "the ids of the samples of each split", SPLIT)
 
 
-def _read(file: Path, types: Mapping[str, Any], what: str) -> dict[str, Any]:
+def read_record(
+    file: Path, what: str, types: Mapping[str, Any], needed: Sequence[str] = (), *, hint: str = ""
+) -> dict[str, Any]:
+    """Return what a JSON file holds: the keys that are needed, and each that is there of its type.
+
+    Raises:
+        SegregError: it can't be read, or a key is missing or has another type; the message names the key.
+    """
     found: dict[str, Any] = read_json(file, what)
-    for name, hint in types.items():
-        if name in found and not plainly_fits(hint, found[name]):
-            raise SegregError(f'{file}: "{name}" must be {format_type(hint)}', hint=_hint(file))
+    hint = hint or _hint(file)
+    for name in needed:
+        if name not in found:
+            raise SegregError(f'{file}: "{name}" is missing', hint=hint)
+    for name, kind in types.items():
+        if name in found and not plainly_fits(kind, found[name]):
+            raise SegregError(f'{file}: "{name}" must be {format_type(kind)}', hint=hint)
     return found
 
 

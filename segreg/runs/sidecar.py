@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from segreg.config.resolve import plain_section
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
-from segreg.runtime.files import read_json
-from segreg.settings import format_type, plainly_fits
+from segreg.runs.records import read_record
 from segreg.task import label_names
 from segreg.visualize.colours import label_colours
 
@@ -122,13 +121,8 @@ def read_sidecar(file: Path) -> dict[str, Any]:
     Raises:
         SegregError: it can't be read, or holds something else than segreg writes; the message names the key.
     """
-    found: dict[str, Any] = read_json(file, "what segreg export writes beside a network")
-    for name in _NEEDED:
-        if name not in found:
-            raise SegregError(f'{file}: "{name}" is missing', hint="segreg export writes it again")
-    for name, hint in _TYPES.items():
-        if name in found and not plainly_fits(hint, found[name]):
-            raise SegregError(f'{file}: "{name}" must be {format_type(hint)}', hint="segreg export writes it again")
+    what, hint = "what segreg export writes beside a network", "segreg export writes it again"
+    found = read_record(file, what, _TYPES, _NEEDED, hint=hint)
     if found["format"] > FORMAT:
         raise SegregError(
             f"{file}: has format {found['format']}, and this segreg reads up to {FORMAT}",
