@@ -9,17 +9,15 @@ import copy
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segreg.config.sections import Input
 from segreg.data.resize import format_size
 from segreg.errors import SegregError, listed
 from segreg.task import IGNORE_INDEX, Task, mask_shape
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 TRIES = 8
 """How often each step is tried out before it is used: some draw whether they change the size."""

@@ -24,9 +24,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segreg.config.sections import Input
 from segreg.data.cache_folder import CacheLock, entry_folder, hold, index_file, make_room, new_folder
@@ -52,9 +53,6 @@ from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.files import mapped_array, sync
 from segreg.task import IGNORE_INDEX, Task, mask_shape
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 FORMAT = 4
 """Raised whenever the same files and settings would give other arrays."""
 # A file changed again within its clock's tick keeps its time: what was younger than this when it was read is not
@@ -66,7 +64,7 @@ THREADS = min(8, os.cpu_count() or 1)
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-Fitted = tuple["NDArray[Any]", "NDArray[np.uint8]", Size, "NDArray[np.int64]", Statistics | None]
+Fitted = tuple[NDArray[Any], NDArray[np.uint8], Size, NDArray[np.int64], Statistics | None]
 """A sample's image, its mask, its size, the pixels of each label (`label_counts`) and statistics before resizing."""
 
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segreg.config.sections import Crop, Input
 from segreg.data.native import NativeDataset, OneImage
 from segreg.data.resize import Size, format_size, resize_image, resize_mask
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.task import BACKGROUND, IGNORE_INDEX, Task
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 TRIES = 10
 """How often a crop is drawn in which one class has too large a share."""

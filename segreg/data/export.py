@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from segreg.data import SPLITS, SplitName
@@ -24,9 +25,6 @@ from segreg.runtime.files import write_text
 from segreg.runtime.output import as_folder_names, csv_text, printable
 from segreg.runtime.progress import Progress
 from segreg.task import IGNORE_INDEX
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Link = Literal["copy", "hard", "symbolic"]
 Form = Literal["files", "index", "layers"]

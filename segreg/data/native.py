@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segreg.config.sections import Input
 from segreg.data.blocks import (
@@ -47,9 +48,6 @@ from segreg.data.values import DTYPES, DtypeName, Statistics, image_statistics
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MOST_POSITIONS = 256
 """Pixels of each label of an image that are remembered, for crops that are centred on them."""

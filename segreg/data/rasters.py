@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segreg.data.images import ImageSource, opened, refuse_special
 from segreg.errors import SegregError, did_you_mean
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 INSTALL = 'pip install "segreg-toolkit[geo]"'
 GDAL = {"GDAL_CACHEMAX": 256}

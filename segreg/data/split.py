@@ -8,16 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segreg.config.sections import Split
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Sample
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Name = TypeVar("Name", bound=Hashable)
 SplitName = Literal["train", "val", "test"]

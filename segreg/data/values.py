@@ -10,18 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from segreg.config.sections import Input
 from segreg.data.images import ImageSource, as_known_type, fit_channels, to_uint8
 from segreg.errors import Problem, SegregError, listed
 from segreg.task import IGNORE_INDEX
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 DtypeName = Literal["uint8", "uint16", "float32"]
 DTYPES: tuple[DtypeName, ...] = ("uint8", "uint16", "float32")

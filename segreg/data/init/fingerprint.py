@@ -9,9 +9,10 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segreg.config.sections import Input
 from segreg.data.images import as_known_type, fit_channels
@@ -24,9 +25,6 @@ from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.progress import Progress
 from segreg.task import BACKGROUND, IGNORE_INDEX, Task, label_names
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MOST_READ = 1000
 """Images of which a fingerprint is taken at most."""

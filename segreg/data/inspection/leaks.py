@@ -15,18 +15,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segreg.data import SPLITS, SplitName
 from segreg.data.inspection.checks import Finding, FindingCase, counted, files_of
 from segreg.data.inspection.scan import SIDE, Scanned
 from segreg.errors import listed
 from segreg.registry.protocols import Dataset
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 ALIKE = 0.5
 """Correlation of details from which two images count as copies.

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segreg.config.sections import Input, Split
 from segreg.data import SPLITS, SplitName, divide
@@ -22,9 +23,6 @@ from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
 from segreg.runtime.layout import Block, Column, Table, banners, plain
 from segreg.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 TryOut = Callable[[Input, Mapping[str, tuple[int, int]]], object]
 

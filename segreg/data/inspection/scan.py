@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from segreg.config.sections import Input
@@ -20,12 +22,6 @@ from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset
 from segreg.runtime.progress import Progress
 from segreg.task import Task, label_names
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")

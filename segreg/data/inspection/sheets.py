@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from segreg.config.sections import Input
@@ -28,10 +29,7 @@ from segreg.visualize.fonts import text_style
 from segreg.visualize.overlay import outline
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 PANEL = 240
 """Longest side of an image in a panel, in pixels; larger ones are shrunk before they are outlined."""
@@ -41,7 +39,7 @@ _LETTERS = 34
 """What fits above a panel in one line."""
 
 
-Sample = tuple["NDArray[Any]", "NDArray[np.uint8]"]
+Sample = tuple[NDArray[Any], NDArray[np.uint8]]
 """An image and its mask."""
 
 
