@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from segreg.data.augment import generators
 from segreg.errors import SegregError
 from segreg.registry.entry import where_made
-from segreg.registry.protocols import MixedBatch
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from segreg.registry.protocols import BatchAugmentation
+from segreg.registry.protocols import BatchAugmentation, MixedBatch
 
 
 @dataclass(frozen=True)

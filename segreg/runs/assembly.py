@@ -5,7 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from segreg.config.resolve import Resolved
 from segreg.config.sections import Evaluate, Input
@@ -27,9 +32,11 @@ from segreg.data.values import refuse_foreign_statistics
 from segreg.errors import SegregError
 from segreg.inference.predictor import InferenceConfig, Predictor, check_tile, logits_of
 from segreg.models import build
+from segreg.models.segmenter import Segmenter
+from segreg.registry.protocols import BatchAugmentation, Dataset
 from segreg.runs.directory import RunDirectory
 from segreg.runs.records import read_environment, read_split
-from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
+from segreg.runtime.device import Precision, choose_device, choose_precision, prepare_process, seed_everything
 from segreg.runtime.distributed import count, from_main, one_of_each_node_first, own_device, rank
 from segreg.runtime.progress import Progress, Quiet
 from segreg.task import Task
@@ -37,16 +44,6 @@ from segreg.training.finetune import start_from
 from segreg.training.loss import Objective
 from segreg.training.monitor import check_monitor
 from segreg.training.setup import Setup, set_batch_norm_momentum, synchronise_batch_norm
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from segreg.models.segmenter import Segmenter
-    from segreg.registry.protocols import BatchAugmentation, Dataset
-    from segreg.runtime.device import Precision
 
 
 @dataclass

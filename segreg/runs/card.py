@@ -9,15 +9,13 @@ import math
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
-
-if TYPE_CHECKING:
-    from segreg.runs.trained_run import Run
+from segreg.runs.trained_run import Run
 
 OWNERS = {
     "Data": "<!-- For the owner: where the images come from, what they show, who labelled them, under which terms. -->",

@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from segreg.config.resolve import Resolved, choose
-from segreg.data import SPLITS
+from segreg.data import SPLITS, SplitName
 from segreg.data.inspection.gate import SplitPixels, judge
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation.conventions import LIBRARIES, Library, scores_of_library
@@ -22,23 +22,20 @@ from segreg.evaluation.statistics import METHOD, resampled_words
 from segreg.inference.predictor import InferenceConfig, Predictor
 from segreg.models import build
 from segreg.models.verify import verify
+from segreg.registry.protocols import Dataset
 from segreg.registry.registry import load_registry
 from segreg.runs.assembly import prepare_images, split_of
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.records import read_evaluation, read_split
 from segreg.runs.results import Warnings, in_half
+from segreg.runs.trained_run import Run
+from segreg.runtime.device import PrecisionName
 from segreg.runtime.files import write_json
 from segreg.runtime.hub import refuse_to_write
 from segreg.runtime.layout import Block, Column, Table, banners
 from segreg.runtime.output import as_file_name
 from segreg.runtime.progress import Progress
 from segreg.visualize.plots import plot_metrics
-
-if TYPE_CHECKING:
-    from segreg.data import SplitName
-    from segreg.registry.protocols import Dataset
-    from segreg.runs.trained_run import Run
-    from segreg.runtime.device import PrecisionName
 
 THRESHOLD_METRIC = "best_threshold"
 

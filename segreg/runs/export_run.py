@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from segreg.config.resolve import choose
+from segreg.config.resolve import Resolved, choose
 from segreg.data import BatchLoader, Crops
 from segreg.deployment.graph import ExportGraph, Traced, trace
 from segreg.deployment.network import ExportedNetwork
@@ -40,11 +41,6 @@ from segreg.runtime.files import cannot_write, finite, write_json
 from segreg.runtime.hub import refuse_to_write
 from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from segreg.config.resolve import Resolved
 
 _CARRIED = ("split.json", "environment.json")
 """Files of a run that its exported network is evaluated by, beside the recipe."""

@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
 from segreg.config.resolve import Resolved
+from segreg.data.loader import Batch, BatchLoader
 from segreg.errors import SegregError
 from segreg.evaluation.scores import disable_sync
 from segreg.models import build
@@ -23,9 +24,6 @@ from segreg.training.resume import Output, save_epoch, snapshot
 from segreg.training.setup import prepare
 from segreg.training.timing import STAGE_LABELS
 from segreg.training.trainer import choose_micro_batches, compile_if_worthwhile, train_pass, validation_pass
-
-if TYPE_CHECKING:
-    from segreg.data.loader import Batch, BatchLoader
 
 WARM_UP = 2
 """Optimizer steps before those that are measured: the first one makes the optimizer's state and finds convolutions."""

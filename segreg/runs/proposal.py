@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segreg.config.commented import recipe_text
 from segreg.config.recipe import Overrides, Recipe, as_written, override_words
@@ -18,11 +18,9 @@ from segreg.data.init.rules import BudgetName, Decision, decide, default_budget
 from segreg.data.inspection.gate import MOST_LEFT_OUT, MOST_VOID
 from segreg.data.resize import format_size
 from segreg.errors import SegregError, listed
+from segreg.registry.protocols import Dataset
 from segreg.registry.registry import Registry
 from segreg.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    from segreg.registry.protocols import Dataset
 
 
 @dataclass(frozen=True)

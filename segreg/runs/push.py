@@ -10,17 +10,15 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segreg.config.recipe import to_yaml
 from segreg.errors import Place, Problem, SegregError
 from segreg.runs.card import write_card
 from segreg.runs.sidecar import PATH_INSIDE, SIDECAR, are_scored, describe_run, read_sidecar, without_paths_inside
+from segreg.runs.trained_run import Run, Weights
 from segreg.runtime.files import cannot_write, write_json
 from segreg.runtime.hub import FILES, Reference, hub_error, show_bars_in_terminals
-
-if TYPE_CHECKING:
-    from segreg.runs.trained_run import Run, Weights
 
 CARD = "README.md"
 _RESULTS = (

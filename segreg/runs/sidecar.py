@@ -11,17 +11,15 @@ import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segreg.config.resolve import plain_section
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runs.records import read_record
+from segreg.runs.trained_run import Run, Weights
 from segreg.task import label_names
 from segreg.visualize.colours import label_colours
-
-if TYPE_CHECKING:
-    from segreg.runs.trained_run import Run, Weights
 
 SIDECAR = "network.json"
 """Name of the file."""

@@ -8,21 +8,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from segreg.data.cache import PreprocessedDataset
 from segreg.data.inspection.checks import Finding, FindingCase, in_order
 from segreg.data.inspection.scan import Scanned, counts_of
+from segreg.data.split import SplitName
 from segreg.errors import Problem, SegregError, listed
+from segreg.registry.protocols import Objects
 from segreg.task import Task, label_names
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from segreg.data.cache import PreprocessedDataset
-    from segreg.data.split import SplitName
-    from segreg.registry.protocols import Objects
 
 MOST_LEFT_OUT = 0.10
 """Share of ignored pixels, or of objects that are ignored or left out, above which the warning is a banner."""
