@@ -50,8 +50,8 @@ ORIENTATIONS = (
 _LEAK = "the network is scored on what it was trained on, and the scores promise more than new images will give"
 _GROUPS = (
     "give the images of one thing one group (a data set's setting, or a manifest's column), so that a drawn split "
+    "keeps them in one split; or leave one of them out"
 )
-_GROUPS += "keeps them in one split; or leave one of them out"
 # Roboflow names the augmented copies of `a.jpg` `a_jpg.rf.<hash>.jpg`, and those of a copy with two hashes.
 _AUGMENTED_COPY = re.compile(r"^(.+?)(\.rf\.[0-9a-zA-Z]{8,})+$")
 
