@@ -293,7 +293,7 @@ def fill_fitted(
 ) -> None:
     """Write the files of an entry of samples resized to the input's size; see `segreg.data.prepare`."""
     count = len(samples)
-    arrays = {
+    arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
         "images": ((count, *input.size, input.channels), np.dtype(input.dtype)),
         "masks": ((count, *mask_shape(dataset.task, input.size)), np.dtype(np.uint8)),
     }
