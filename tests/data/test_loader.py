@@ -43,7 +43,7 @@ def tried(input, *transforms, task=LESION):
     augmentation = Augmentation(transforms, task)
     augmentation.try_out(input)
     augmentation.refuse_idle(input)
-    augmentation.refuse_type(input)
+    augmentation.refuse_type(input.complete())
     return augmentation
 
 
