@@ -86,3 +86,8 @@ def listed(words: Sequence[str], *, last: str = "and", quote: str = '"', most: i
 def with_article(noun: str) -> str:
     """Return "an encoder" for "encoder" and "a decoder" for "decoder"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def many(count: int, noun: str) -> str:
+    """Return "1 image" or "2 images"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.config.diff import ABSENT, RecipeDifference, in_short, recipe_differences
-from segreg.errors import SegregError, listed
+from segreg.errors import SegregError, listed, many
 from segreg.runs.directory import open_run_directory
 from segreg.runs.environment import weights_notice
 from segreg.runs.listing import KnownRun, read_run
@@ -291,8 +291,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _move(moved: Moved) -> str:
-    count = f"{len(moved.ids)} sample" + ("s" if len(moved.ids) > 1 else "")
-    names = listed(moved.ids, most=3)
+    count, names = many(len(moved.ids), "sample"), listed(moved.ids, most=3)
     if moved.one and moved.other:
         return f"  {count} of {moved.one} in A, of {moved.other} in B: {names}"
     run, split = ("A", moved.one) if moved.one else ("B", moved.other)
@@ -303,16 +302,15 @@ def _score_lines(one: KnownRun, scores: Scores) -> Iterator[Block]:
     weights = {True: "; so are the weights", False: "; the weights are not", None: ""}[scores.same_weights]
     if scores.identical:
         yield (
-            f"the results are the same to the last bit: {_counted(len(scores.pairs), 'metric')}, and the values of "
-            f"each of {_counted(scores.images, 'image')}{weights}"
+            f"the results are the same to the last bit: {many(len(scores.pairs), 'metric')}, and the values of "
+            f"each of {many(scores.images, 'image')}{weights}"
         )
         yield from (f"  note: {note}" for note in scores.notes)
         return
     where = f"{scores.images} images of {one.split}"
     if set(scores.of) != {scores.images}:
         where = (
-            f"the {_counted(scores.images, 'image')} that both were scored on (A on {scores.of[0]}, B on "
-            f"{scores.of[1]})"
+            f"the {many(scores.images, 'image')} that both were scored on (A on {scores.of[0]}, B on {scores.of[1]})"
         )
     yield f"scores on {where}; intervals: 95%, paired bootstrap over {scores.intervals_over}"
     yield from (f"  note: {note}" for note in scores.notes)
@@ -333,7 +331,3 @@ def _numbers(pair: MetricPair) -> tuple[str, str, str, str]:
     if pair.low is not None and pair.high is not None and (pair.low > 0 or pair.high < 0):
         difference = Styled(difference, "bold")
     return values[0], values[1], difference, interval
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")

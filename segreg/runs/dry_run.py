@@ -13,7 +13,8 @@ import torch
 
 from segreg.config.resolve import Choice, Resolved
 from segreg.data.mixing import Mixing
-from segreg.errors import Problem, SegregError
+from segreg.data.resize import format_size
+from segreg.errors import Problem, SegregError, many
 from segreg.models import build
 from segreg.models.checkpointing import checkpoint_activations
 from segreg.models.pyramid import check_encoder
@@ -176,11 +177,9 @@ def _lines(recipe: Resolved, facts: Mapping[str, Any], doubt: str) -> list[Block
         lines.append(f"warning    {facts['warning']}")
     if doubt:
         lines.append(f"classes    {doubt}")
-    words = f"{step['images']} random image{'s' if step['images'] > 1 else ''} of {'x'.join(map(str, step['size']))}"
+    words = f"{many(step['images'], 'random image')} of {format_size(step['size'])}"
     scored = "" if step["loss"] is None else f", loss {step['loss']:.4g}"
-    lines.append(
-        f"trains     a step on {words} with {step['channels']} channel{'s' if step['channels'] > 1 else ''}{scored}"
-    )
+    lines.append(f"trains     a step on {words} with {many(step['channels'], 'channel')}{scored}")
     return [*lines, *_group_table(facts["groups"])]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from segreg.data import SplitName
 from segreg.data.resize import format_size
-from segreg.errors import SegregError
+from segreg.errors import SegregError, many
 from segreg.evaluation.evaluator import Evaluator, Overlay, Ranked, choose_overlays, format_values, write_images
 from segreg.evaluation.scores import meaning_and_way
 from segreg.evaluation.statistics import resampled_words
@@ -220,8 +220,7 @@ def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[
     if results["best_epoch"]:
         best, weights = f"best epoch {results['best_epoch']} ({results['monitor']} {results['best_value']:.4f})", "best"
     time = duration(results["training_seconds"])
-    epochs = "1 epoch" if results["epochs"] == 1 else f"{results['epochs']} epochs"
-    lines.append(f"{epochs} in {time}, {results['stopped_because']}; {best}")
+    lines.append(f"{many(results['epochs'], 'epoch')} in {time}, {results['stopped_because']}; {best}")
     if spent := results.get("time"):
         lines.append(f"time: {format_shares(spent)}")
     if results.get("advice"):
