@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from segreg.errors import SegregError, did_you_mean, many
+from segreg.errors import SegregError, did_you_mean, plural
 
 # What tifffile logs is reported below or does not matter; an application that sets up logging gets it nevertheless.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -252,7 +252,7 @@ def fit_channels(image: NDArray[Any], channels: int, path: ImageSource) -> NDArr
         ways += "; if the last is alpha, the file doesn't say so: a TIFF does by ExtraSamples 1 or 2"
     if has > 4:
         ways += "; if the bands are the pages of a stack, save each page as an image of its own"
-    return _refuse(path, f"has {many(has, 'channel')}, and the network takes {channels}", ways)
+    return _refuse(path, f"has {plural(has, 'channel')}, and the network takes {channels}", ways)
 
 
 def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: ImageSource) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.config.diff import ABSENT, RecipeDifference, in_short, recipe_differences
-from segreg.errors import SegregError, listed, many
+from segreg.errors import SegregError, listed, plural
 from segreg.runs.directory import open_run_directory
 from segreg.runs.environment import weights_notice
 from segreg.runs.listing import KnownRun, read_run
@@ -291,7 +291,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _move(moved: Moved) -> str:
-    count, names = many(len(moved.ids), "sample"), listed(moved.ids, most=3)
+    count, names = plural(len(moved.ids), "sample"), listed(moved.ids, most=3)
     if moved.one and moved.other:
         return f"  {count} of {moved.one} in A, of {moved.other} in B: {names}"
     run, split = ("A", moved.one) if moved.one else ("B", moved.other)
@@ -302,15 +302,15 @@ def _score_lines(one: KnownRun, scores: Scores) -> Iterator[Block]:
     weights = {True: "; so are the weights", False: "; the weights are not", None: ""}[scores.same_weights]
     if scores.identical:
         yield (
-            f"the results are the same to the last bit: {many(len(scores.pairs), 'metric')}, and the values of "
-            f"each of {many(scores.images, 'image')}{weights}"
+            f"the results are the same to the last bit: {plural(len(scores.pairs), 'metric')}, and the values of "
+            f"each of {plural(scores.images, 'image')}{weights}"
         )
         yield from (f"  note: {note}" for note in scores.notes)
         return
     where = f"{scores.images} images of {one.split}"
     if set(scores.of) != {scores.images}:
         where = (
-            f"the {many(scores.images, 'image')} that both were scored on (A on {scores.of[0]}, B on {scores.of[1]})"
+            f"the {plural(scores.images, 'image')} that both were scored on (A on {scores.of[0]}, B on {scores.of[1]})"
         )
     yield f"scores on {where}; intervals: 95%, paired bootstrap over {scores.intervals_over}"
     yield from (f"  note: {note}" for note in scores.notes)

@@ -14,7 +14,7 @@ import torch
 from segreg.config.resolve import Choice, Resolved
 from segreg.data.mixing import Mixing
 from segreg.data.resize import format_size
-from segreg.errors import Problem, SegregError, many
+from segreg.errors import Problem, SegregError, plural
 from segreg.models import build
 from segreg.models.checkpointing import checkpoint_activations
 from segreg.models.pyramid import check_encoder
@@ -177,9 +177,9 @@ def _lines(recipe: Resolved, facts: Mapping[str, Any], doubt: str) -> list[Block
         lines.append(f"warning    {facts['warning']}")
     if doubt:
         lines.append(f"classes    {doubt}")
-    words = f"{many(step['images'], 'random image')} of {format_size(step['size'])}"
+    words = f"{plural(step['images'], 'random image')} of {format_size(step['size'])}"
     scored = "" if step["loss"] is None else f", loss {step['loss']:.4g}"
-    lines.append(f"trains     a step on {words} with {many(step['channels'], 'channel')}{scored}")
+    lines.append(f"trains     a step on {words} with {plural(step['channels'], 'channel')}{scored}")
     return [*lines, *_group_table(facts["groups"])]
 
 

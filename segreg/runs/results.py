@@ -15,7 +15,7 @@ from typing import Any
 
 from segreg.data import SplitName
 from segreg.data.resize import format_size
-from segreg.errors import SegregError, many
+from segreg.errors import SegregError, plural
 from segreg.evaluation.evaluator import Evaluator, Overlay, Ranked, choose_overlays, format_values, write_images
 from segreg.evaluation.scores import meaning_and_way
 from segreg.evaluation.statistics import resampled_words
@@ -220,7 +220,7 @@ def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[
     if results["best_epoch"]:
         best, weights = f"best epoch {results['best_epoch']} ({results['monitor']} {results['best_value']:.4f})", "best"
     time = duration(results["training_seconds"])
-    lines.append(f"{many(results['epochs'], 'epoch')} in {time}, {results['stopped_because']}; {best}")
+    lines.append(f"{plural(results['epochs'], 'epoch')} in {time}, {results['stopped_because']}; {best}")
     if spent := results.get("time"):
         lines.append(f"time: {format_shares(spent)}")
     if results.get("advice"):

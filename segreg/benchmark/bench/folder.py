@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +137,7 @@ def epochs_of(directory: RunDirectory) -> list[dict[str, float]]:
 
 def content(file: Path) -> dict[str, Any]:
     """Return what a JSON file holds; nothing where it is missing or damaged."""
-    with contextlib.suppress(SegregError):
-        return dict(read_json(file))
-    return {}
+    try:
+        return read_json(file)
+    except SegregError:
+        return {}

@@ -447,8 +447,7 @@ def sources_of(run: Run) -> dict[str, str]:
 
 def _facts(run: Run) -> dict[str, str]:
     """Return device, precision and versions of a run, which may affect its scores."""
-    found = run.environment
-    if not found:
+    if not (found := run.environment):
         return {}
     plugins = {plugin["distribution"]: plugin["version"] for plugin in found.get("plugins", ())}
     return {

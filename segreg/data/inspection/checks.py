@@ -12,7 +12,7 @@ from typing import Any, Literal
 from segreg.config.sections import Input
 from segreg.data.inspection.scan import Scanned
 from segreg.data.resize import format_size
-from segreg.errors import listed, many
+from segreg.errors import listed, plural
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.layout import Styled
 from segreg.task import BACKGROUND, label_names
@@ -214,7 +214,7 @@ def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> 
                 note("mask-empty", sample, sample.mask)
             elif mode != "multilabel" and len(there) == 1:
                 note("mask-of-one-class", sample, sample.mask, f"all {there[0]}")
-            lost = [f"{names[k]} ({many(int(one.pixels[k]), 'pixel')})" for k in one.lost]
+            lost = [f"{names[k]} ({plural(int(one.pixels[k]), 'pixel')})" for k in one.lost]
             if lost:
                 note("lost-by-resizing", sample, sample.mask, f"loses {listed(lost, quote='')}")
         if one.size is not None and input.resize != "none":

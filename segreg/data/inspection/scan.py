@@ -18,7 +18,7 @@ from segreg.data.cache import allowed_labels, array_digest, in_threads, label_co
 from segreg.data.images import drops_alpha, read_image, read_labels
 from segreg.data.resize import fit_mask, format_size
 from segreg.data.values import DtypeName, as_shown, own_dtype
-from segreg.errors import SegregError, listed, many
+from segreg.errors import SegregError, listed, plural
 from segreg.registry.protocols import Dataset
 from segreg.runtime.progress import Progress
 from segreg.task import Task, label_names
@@ -206,7 +206,7 @@ def _shows(mask: NDArray[np.uint8], task: Task) -> NDArray[np.bool_]:
 def _format(image: NDArray[Any]) -> str:
     channels = 1 if image.ndim == 2 else image.shape[2]
     grey = channels == 3 and bool((image[..., :1] == image).all())
-    words = f"{many(channels, 'channel')}, {image.dtype.itemsize * 8} bits"
+    words = f"{plural(channels, 'channel')}, {image.dtype.itemsize * 8} bits"
     words += " (floating point)" if image.dtype.kind == "f" else ""
     return words + (", grey" if grey else "")
 
