@@ -122,6 +122,14 @@ def test_colours_and_their_names(tmp_path, parts, builtin):
     assert read(named, builtin)[1] == [[0, 1, 255]] * 4
 
 
+@pytest.mark.parametrize("values", [(0, 255), ([0, 0, 0], [128, 64, 128])])
+def test_a_broken_mask_does_not_hide_what_the_others_hold(tmp_path, parts, values):
+    pairs(tmp_path, values=values)
+    settings = only(tmp_path, parts).settings
+    (tmp_path / "masks" / "0.png").write_bytes(b"")
+    assert only(tmp_path, parts).settings == settings
+
+
 def test_a_name_with_a_number_keeps_its_colour(tmp_path, parts):
     pairs(tmp_path, values=([0, 0, 0], [255, 64, 0]))
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nground,0,0,0\nlane 2,255,64,0\n")
