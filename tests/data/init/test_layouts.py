@@ -315,6 +315,17 @@ def test_folders_below_are_found(tmp_path, parts):
         choose_layout(tmp_path, parts)
 
 
+def test_folders_that_segreg_wrote_are_not_taken_for_data(tmp_path, parts):
+    pairs(tmp_path / "one")
+    for written, file in (("run", "resolved.yaml"), ("predicted", "prediction.json"), ("scores", "metrics.json")):
+        pairs(tmp_path / written, images="overlays/{}.png")
+        (tmp_path / written / file).write_text('{"images": {"test": 5}}')
+    assert only(tmp_path, parts).folder == tmp_path / "one"
+    (tmp_path / "evaluations" / "test").mkdir(parents=True)
+    (tmp_path / "evaluations" / "test" / "metrics.json").write_text('{"images": {"test": 5}}')
+    assert layouts_of(tmp_path / "evaluations", parts) == ([], [])
+
+
 def test_what_is_offered_for_a_folder_below_is_read_there(tmp_path, parts):
     year = tmp_path / "VOC2012"
     for folder in ("SegmentationClass", "SegmentationClassAug"):
