@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import filecmp
 import io
 import os
@@ -21,7 +22,7 @@ from segreg.data.images import has_alpha, read_image, read_labels
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.files import replacing
-from segreg.runtime.output import as_folder_names, printable, write_csv
+from segreg.runtime.output import as_folder_names, printable
 from segreg.runtime.progress import Progress
 from segreg.task import IGNORE_INDEX
 
@@ -101,7 +102,7 @@ def write_split(
 
 def _refuse_names(samples: Sequence[Sample]) -> None:
     ids = [sample.id for sample in samples]
-    if bad := [i for i in ids if i in ("", ".", "..") or any(c in i for c in "/\\\n") or printable(i) != i]:
+    if bad := [i for i in ids if i.strip() in ("", ".", "..") or any(c in i for c in "/\\\n") or printable(i) != i]:
         raise SegregError(
             f"the id \"{bad[0]}\" can't be a file's name", hint="rename the file of its image to plain letters"
         )
@@ -289,10 +290,10 @@ def _write_manifest(
         (one.id, path_of["image", one.id], "" if layered else path_of["mask", one.id], split, one.group or "")
         for split, one in chosen
     ]
-    write_csv(text, COLUMNS, rows)
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])  # plain cells, as the dataset `csv` reads them
     manifest = out / MANIFEST
     with contextlib.suppress(OSError):
         if manifest.read_text(encoding="utf-8") == text.getvalue():
             return
     with replacing(manifest) as aside:
-        aside.write_text(text.getvalue(), encoding="utf-8")
+        aside.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
