@@ -27,10 +27,10 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         "augment": _one_or_many("augmentation"),
         "batch_augment": _one_or_many("batch_augmentation"),
         "schedule": {"anyOf": [{"$ref": "#/$defs/schedule"}, {"type": "null"}]},
-        "loss": _one_or_many("loss"),
+        "loss": _one_or_many("loss", needed=True),
     }
     sections["evaluate"]["type"] = "object"
-    sections["evaluate"]["properties"]["metrics"] = _one_or_many("metric")
+    sections["evaluate"]["properties"]["metrics"] = _one_or_many("metric", needed=True)
     sections["evaluate"]["required"] = ["metrics"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -54,9 +54,10 @@ def _without(absent: set[str]) -> dict[str, Any]:
     }
 
 
-def _one_or_many(kind: str) -> dict[str, Any]:
+def _one_or_many(kind: str, *, needed: bool = False) -> dict[str, Any]:
     one = {"$ref": f"#/$defs/{kind}"}
-    return {"anyOf": [one, {"type": "array", "items": one}, {"type": "null"}]}
+    several = {"type": "array", "items": one}
+    return {"anyOf": [one, {**several, "minItems": 1}] if needed else [one, several, {"type": "null"}]}
 
 
 def _kind(registry: Registry, kind: str) -> dict[str, Any]:

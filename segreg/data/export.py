@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import filecmp
+import io
 import os
 import shutil
 from collections import Counter
@@ -22,7 +24,7 @@ from segreg.data.inspection.scan import read_each
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.files import write_text
-from segreg.runtime.output import as_folder_names, csv_text, printable
+from segreg.runtime.output import as_folder_names, printable
 from segreg.runtime.progress import Progress
 from segreg.task import IGNORE_INDEX
 
@@ -99,7 +101,7 @@ def write_split(
 
 def _refuse_names(samples: Sequence[Sample]) -> None:
     ids = [sample.id for sample in samples]
-    if bad := [i for i in ids if i in ("", ".", "..") or any(c in i for c in "/\\\n") or printable(i) != i]:
+    if bad := [i for i in ids if i.strip() in ("", ".", "..") or any(c in i for c in "/\\\n") or printable(i) != i]:
         raise SegregError(
             f"the id \"{bad[0]}\" can't be a file's name", hint="rename the file of its image to plain letters"
         )
@@ -280,8 +282,10 @@ def _write_manifest(
         (one.id, path_of["image", one.id], "" if layered else path_of["mask", one.id], split, one.group or "")
         for split, one in chosen
     ]
-    manifest, text = out / MANIFEST, csv_text(COLUMNS, rows)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])  # plain cells, as the dataset `csv` reads them
+    manifest = out / MANIFEST
     with contextlib.suppress(OSError):
-        if manifest.read_text(encoding="utf-8") == text:
+        if manifest.read_text(encoding="utf-8") == text.getvalue():
             return
-    write_text(manifest, text)
+    write_text(manifest, text.getvalue())

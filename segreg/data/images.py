@@ -13,7 +13,7 @@ import os
 import stat
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +188,17 @@ def read_labels(path: Path) -> NDArray[Any]:
             _refuse(path, "holds fractions, and a mask's values are class numbers", "save it with 8-bit class numbers")
         values = values.astype(np.int64)
     return np.ascontiguousarray(values)
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a file can be read as an image or as a mask, whatever its values mean."""
+    # The one refuses colours and fractions, the other negative numbers.
+    ways: tuple[Callable[[Path], object], ...] = (read_labels, read_image)
+    for read in ways:
+        with suppress(SegregError):
+            read(path)
+            return True
+    return False
 
 
 def has_alpha(path: ImageSource) -> bool | None:

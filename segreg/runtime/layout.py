@@ -8,6 +8,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -15,6 +16,8 @@ from segreg.runtime.output import printable
 
 _FRAME = 80
 """Width of a frame, unless the terminal is narrower."""
+_NARROWEST = 20
+"""Columns of a terminal below which lines are not wrapped any narrower."""
 
 
 class Styled(str):
@@ -196,13 +199,11 @@ class Screen:
         if not stream.isatty():
             return cls(stream)
         colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        if (asked := os.environ.get("COLUMNS", "")).isdecimal() and int(asked):
-            return cls(stream, int(asked), colour)
-        try:
-            width = os.get_terminal_size(stream.fileno()).columns
-        except (OSError, ValueError):
-            width = 0
-        return cls(stream, width or 80, colour)
+        asked = os.environ.get("COLUMNS", "")
+        width = int(asked) if asked.isdecimal() else 0
+        with suppress(OSError, ValueError):
+            width = width or os.get_terminal_size(stream.fileno()).columns
+        return cls(stream, max(width or 80, _NARROWEST), colour)
 
     def lines(self, blocks: Iterable[Block], *, wide: bool = False) -> Iterator[str]:
         """Yield blocks as lines; `wide` keeps the columns of tables that don't fit."""

@@ -231,12 +231,22 @@ def test_a_bench_that_excludes_everything_is_refused(tmp_path, registry):
             '"seed=7" has no effect: a bench gives each run its seed\n  name it by --seeds [7] or seeds: [7]',
         ),
         (["split.fold=2"], 5, '"split.fold=2" has no effect: the bench takes each of 5 folds'),
+        (["split={folds: 3}"], 5, '"split={folds: 3}" has no effect: the bench takes each of 5 folds'),
     ],
 )  # fmt: skip
 def test_what_a_bench_sets_itself_is_not_changed_to_no_effect(tmp_path, words, folds, message):
     recipe = tiny_runs.write_recipe(tmp_path)
     assert refused(lambda: plan_of(recipe, words, vary={}, folds=folds, budgets={})) == message
     plan_of(recipe, ["split.method=folds", "split.fold=2"], vary={}, budgets={})
+    plan_of(recipe, ["split={seed: 3}"], vary={}, folds=5, budgets={})
+
+
+def test_a_change_without_effect_names_its_line_and_that_of_the_folds(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("recipe: b.yaml\nfolds: 2\nchange:\n  split: {folds: 3}\n")
+    assert refused(lambda: plan_of_file(read_recipe(file))) == (
+        f'{file}:4:3: "split={{folds: 3}}" has no effect: the bench takes each of 2 folds\n  {file}:2:1 has folds: 2'
+    )
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,13 @@ def test_what_can_not_train_is_said(segreg, disks):
     assert "warning: the split leaves train empty" in done.err or "warning: the split leaves val empty" in done.err
 
 
+def test_a_mask_that_can_not_be_read_is_named(segreg, disks):
+    (disks / "masks" / "3.png").write_bytes(b"")
+    done = segreg("init", "disks")
+    assert done.status == 1
+    assert "1 of the 24 images that were read can't be trained on, such as disks/masks/3.png: is empty" in done.err
+
+
 def test_what_is_asked_for_wrongly(segreg, disks):
     assert "is not there" in segreg("init", "disk").err
     assert "--layout NAME" in segreg("init", "disks", "dataset.name=coco").err

@@ -96,6 +96,12 @@ def test_nothing_is_wider_than_the_terminal_and_no_word_is_broken(command, termi
         assert words_of(text) - known == set()
 
 
+def test_help_is_shown_however_narrow_the_terminal_is(terminal, monkeypatch):
+    assert terminal(1, "run", "--help")[0] == 0
+    monkeypatch.setenv("COLUMNS", "5")
+    assert terminal(80, "run", "--help")[0] == 0
+
+
 def test_colours_and_links_are_for_terminals(terminal, planted, segreg, monkeypatch):
     assert "\x1b[32mfinished" in terminal(100, "runs")[1]
     assert terminal(100, "check", "nowhere.yaml")[1].startswith("\x1b[31merror:\x1b[0m there is no recipe")

@@ -95,6 +95,10 @@ WRONG_ONES = [
     ["evaluate={threshold: 0.5}"],
     ["evaluate=null"],
     ["evaluate.metrics=[bce]"],
+    ["evaluate.metrics=null"],
+    ["evaluate.metrics=[]"],
+    ["loss=null"],
+    ["loss=[]"],
     ["evaluate.threshold=1.5"],
 ]
 

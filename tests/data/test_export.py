@@ -231,6 +231,18 @@ def test_multilabel_masks_are_a_folder_for_each_class(tmp_path):
     assert {row["mask"] for row in rows_of(tmp_path / "out")} == {""}
 
 
+def test_every_id_and_group_reads_back_as_it_was(tmp_path):
+    names = ["=1+1", "@b", "+c", "-d", "'=e", " f ", "g, h", '"i"', "~", "é"]
+    for number, name in enumerate(names):
+        for kind in ("images", "masks"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(np.full((4, 4), number % 2, np.uint8)).save(tmp_path / kind / f"{name}.png")
+    dataset = folder(images=tmp_path / "images", masks=tmp_path / "masks")
+    samples = [replace(sample, group=f"={sample.id}\\n") for sample in dataset.samples]
+    write(replace(dataset, samples=samples), tmp_path / "out")
+    reads_back(replace(dataset, samples=samples), tmp_path / "out")
+
+
 # continuing, and leaving alone what is there
 
 

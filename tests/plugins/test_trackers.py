@@ -431,8 +431,9 @@ def test_what_is_not_installed_is_reported_once_with_its_extra(registry, run, as
     assert not (run / "tensorboard").exists()
 
 
-def test_a_misspelled_tracker_is_reported_once_and_the_others_are_reported_of_the_run(registry, run, asked):
-    asked("tensorbord, Tensorboard")
+@pytest.mark.parametrize("names", ["tensorbord, Tensorboard", "tensorbord Tensorboard"])
+def test_a_misspelled_tracker_is_reported_once_and_the_others_are_reported_of_the_run(registry, run, asked, names):
+    asked(names)
     complaints = tell_whole_run(registry, run)
     assert complaints == [
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from segreg_plugins.datasets.masks import read_image
 
 _DRAWING_VERSION = 1
 """Raised whenever the same annotations and settings would give other masks."""
+_LIST = re.compile(r'"(images|annotations|categories|licenses)"\s*:\s*\[')
 
 
 def coco(
@@ -322,5 +324,4 @@ def _names_near(root: Path) -> list[str]:
 def _begins_as_coco(file: Path) -> bool:
     """Whether a file begins as an object with one of COCO's lists, and not as one image of LabelMe."""
     start = head(file).lstrip()
-    names = ("images", "annotations", "categories", "licenses")
-    return start.startswith("{") and any(f'"{name}"' in start for name in names) and '"shapes"' not in start
+    return start.startswith("{") and _LIST.search(start) is not None and '"shapes"' not in start

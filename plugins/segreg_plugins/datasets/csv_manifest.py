@@ -182,7 +182,8 @@ def _with_ids(
         path = sample.image
         unique = stems[path.stem] == 1
         own = path.stem if unique else os.path.relpath(path, folder).replace(os.sep, "__").lstrip(".")
-        name = sample.id or own
+        # Cells are stripped, and names of images may begin or end with spaces.
+        name = path.stem if sample.id == path.stem.strip() else sample.id or own
         for what, value in (("image", sample.image), ("id", name)):
             if (what, value) in seen:
                 message = f'{what}: "{value}" stands already in line {seen[what, value]}'

@@ -66,6 +66,8 @@ def _flat(file: Path) -> float | None:
 def guess_masks(masks: Sequence[Path], root: Path) -> MaskGuess | None:
     """Return how a sample of masks is read; None where they hold what has no rule.
 
+    Those that can't be read at all are left out: the dataset names them.
+
     Args:
         masks: the files.
         root: a folder that may have the names of the classes in `classes.txt`, `labelmap.txt` and the like.
@@ -73,7 +75,7 @@ def guess_masks(masks: Sequence[Path], root: Path) -> MaskGuess | None:
     Raises:
         SegregError: 0 is shown white in one of them.
     """
-    from segreg.data.images import WhiteIsZeroError
+    from segreg.data.images import WhiteIsZeroError, is_readable
 
     chosen = evenly(masks, MOST_MASKS)
     try:
@@ -89,7 +91,9 @@ def guess_masks(masks: Sequence[Path], root: Path) -> MaskGuess | None:
         except WhiteIsZeroError:
             raise
         except SegregError:
-            return _by_colour(chosen, root)
+            if is_readable(file):
+                return _by_colour(chosen, root)
+            continue
         if values.dtype.kind == "f" and (values != values.round()).any():
             return None
         found = value_counts(values)
@@ -98,6 +102,8 @@ def guess_masks(masks: Sequence[Path], root: Path) -> MaskGuess | None:
         pixels, read = pixels + values.size, read + 1
         if pixels > MOST_PIXELS:
             break
+    if not read:
+        return None
     lossy = any(lossy_format(file) for file in chosen[:3])
     guess = _by_value(held, per_mask, root, lossy=lossy)
     part = f" in {read} of {len(masks):,} looked at" if guess and read < len(masks) else ""
@@ -168,13 +174,17 @@ def _by_value(held: Counter[int], per_mask: Sequence[tuple[int, int]], root: Pat
 def _by_colour(masks: Sequence[Path], root: Path) -> MaskGuess | None:
     import numpy as np
 
+    from segreg.data.images import is_readable
+
     held: set[tuple[int, int, int]] = set()
     pixels = 0
     for file in masks:
         try:
             colours = read_colours(file)
         except SegregError:
-            return None
+            if is_readable(file):
+                return None
+            continue
         if lossy_format(file):
             return None
         held |= {unpacked(code) for code in np.unique(packed(colours))[: MOST_COLOURS + 1].tolist()}

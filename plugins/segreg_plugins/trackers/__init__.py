@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from segreg.task import Task
 
 VARIABLE = "SEGREG_TRACKERS"
-"""Environment variable: the trackers to tell of runs, with commas between."""
+"""Environment variable: the trackers that get runs, with commas or spaces between."""
 TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
 """Each is a module of this package with the functions `start`, `epoch` and `end`; `overlay` where it shows masks."""
 
@@ -80,8 +80,7 @@ def segreg_run_end(run: Path, results: Mapping[str, Any]) -> None:
 
 
 def _named() -> list[str]:
-    words = [word.strip().lower() for word in os.environ.get(VARIABLE, "").split(",")]
-    return list(dict.fromkeys(word for word in words if word))
+    return list(dict.fromkeys(os.environ.get(VARIABLE, "").lower().replace(",", " ").split()))
 
 
 def _collect(tell: Callable[[ModuleType], None], problems: list[Problem]) -> None:

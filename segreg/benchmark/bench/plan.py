@@ -173,11 +173,17 @@ def plan_of_file(read: Recipe) -> Plan:
             metric=metric,
         ),
         read.place(("vary",)),
+        read,
     )
 
 
-def checked(plan: Plan, place: Place | None) -> Plan:
+def checked(plan: Plan, place: Place | None, file: Recipe | None = None) -> Plan:
     """Return the plan if it is consistent.
+
+    Args:
+        plan: what is checked.
+        place: where it was written.
+        file: the bench file that it is, whose lines are named.
 
     Raises:
         SegregError: a value is given twice, a change would have no effect, a combination names what does not vary, or
@@ -188,11 +194,16 @@ def checked(plan: Plan, place: Place | None) -> Plan:
         raise SegregError(f"these are {runs:,} runs; a bench has {MOST_RUNS:,} at most", place=place)
     for word in plan.change:
         path = word.partition("=")[0].strip()
+        where = file.key_place(("change", path)) if file else place
         if path == "seed":
             hint = "name it by --seeds [7] or seeds: [7]"
-            raise SegregError(f'"{word}" has no effect: a bench gives each run its seed', place=place, hint=hint)
-        if plan.folds and path in _OF_FOLDS:
-            raise SegregError(f'"{word}" has no effect: the bench takes each of {plan.folds} folds', place=place)
+            raise SegregError(f'"{word}" has no effect: a bench gives each run its seed', place=where, hint=hint)
+        section = Recipe({}).changed([word]).values["split"] if path == "split" else None
+        paths = [path, *(f"split.{name}" for name in section)] if isinstance(section, Mapping) else [path]
+        if plan.folds and not set(paths).isdisjoint(_OF_FOLDS):
+            problem = f'"{word}" has no effect: the bench takes each of {plan.folds} folds'
+            hint = f"{file.key_place(('folds',))} has folds: {plan.folds}" if file else ""
+            raise SegregError(problem, place=where, hint=hint)
     for path, options in plan.vary.items():
         if path == "seed":
             raise SegregError("the seed does not vary like other settings", place=place, hint="use --seeds or seeds:")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_BELOW = 50
 """Folders below that are asked about where the folder itself is not recognised."""
+WRITTEN = ("resolved.yaml", "metrics.json", "prediction.json")
+"""Files by which the folders of runs, evaluations and predictions are known: they are output, not data."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,10 @@ def _below(folder: Path, parts: Sequence[Part]) -> tuple[list[Layout], list[str]
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(folder / e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+        found = sorted(folder / e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
     except OSError:
         return []
+    return [one for one in found if not any((one / name).exists() for name in WRITTEN)]
 
 
 def _unknown(folder: Path, parts: Sequence[Part], name: str, notes: Sequence[str]) -> SegregError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from PIL import Image
 
 from segreg.config.sections import Input
 from segreg.data.cache import allowed_labels, array_digest, in_threads, label_counts, read_sample, wrong_labels
-from segreg.data.images import drops_alpha, read_image, read_labels
+from segreg.data.images import drops_alpha, is_readable
 from segreg.data.resize import fit_mask, format_size
 from segreg.data.values import DtypeName, as_shown, own_dtype
 from segreg.errors import SegregError, listed, plural
@@ -111,7 +110,7 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:
         mask, problem = _read(lambda: np.asarray(dataset.read_mask(sample)), sample.mask)
         if mask is None:
             # The data set refuses it: is the file damaged, or does it hold what is not a class?
-            faults.append(SampleProblem("mask-values" if _is_readable(sample.mask) else "mask-unreadable", problem))
+            faults.append(SampleProblem("mask-values" if is_readable(sample.mask) else "mask-unreadable", problem))
     if image is not None and mask is not None:
         if image.shape[:2] != mask.shape[-2:]:
             sizes = f"is {format_size(image.shape[:2])} but its mask {sample.mask} is {format_size(mask.shape[-2:])}"
@@ -163,16 +162,6 @@ def _read(read: Callable[[], NDArray[Any]], file: Path) -> tuple[NDArray[Any] | 
         message = "\n".join(map(str, problems)) or f"can't be read: {type(error).__name__}: {error}"
         return None, message if str(file) in message else f"{file}: {message}"
     return values, ""
-
-
-def _is_readable(mask: Path) -> bool:
-    # The one refuses colours and fractions, the other negative numbers.
-    ways: tuple[Callable[[Path], object], ...] = (read_labels, read_image)
-    for read in ways:
-        with contextlib.suppress(SegregError):
-            read(mask)
-            return True
-    return False
 
 
 def _facts(image: NDArray[Any] | None, mask: NDArray[Any] | None, task: Task) -> dict[str, Any]:

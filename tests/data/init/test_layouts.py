@@ -122,6 +122,14 @@ def test_colours_and_their_names(tmp_path, parts, builtin):
     assert read(named, builtin)[1] == [[0, 1, 255]] * 4
 
 
+@pytest.mark.parametrize("values", [(0, 255), ([0, 0, 0], [128, 64, 128])])
+def test_a_broken_mask_does_not_hide_what_the_others_hold(tmp_path, parts, values):
+    pairs(tmp_path, values=values)
+    settings = only(tmp_path, parts).settings
+    (tmp_path / "masks" / "0.png").write_bytes(b"")
+    assert only(tmp_path, parts).settings == settings
+
+
 def test_a_name_with_a_number_keeps_its_colour(tmp_path, parts):
     pairs(tmp_path, values=([0, 0, 0], [255, 64, 0]))
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nground,0,0,0\nlane 2,255,64,0\n")
@@ -305,6 +313,17 @@ def test_folders_below_are_found(tmp_path, parts):
     pairs(tmp_path / "two")
     with pytest.raises(SegregError, match=rf"segreg init {tmp_path / 'two'}"):
         choose_layout(tmp_path, parts)
+
+
+def test_folders_that_segreg_wrote_are_not_taken_for_data(tmp_path, parts):
+    pairs(tmp_path / "one")
+    for written, file in (("run", "resolved.yaml"), ("predicted", "prediction.json"), ("scores", "metrics.json")):
+        pairs(tmp_path / written, images="overlays/{}.png")
+        (tmp_path / written / file).write_text('{"images": {"test": 5}}')
+    assert only(tmp_path, parts).folder == tmp_path / "one"
+    (tmp_path / "evaluations" / "test").mkdir(parents=True)
+    (tmp_path / "evaluations" / "test" / "metrics.json").write_text('{"images": {"test": 5}}')
+    assert layouts_of(tmp_path / "evaluations", parts) == ([], [])
 
 
 def test_what_is_offered_for_a_folder_below_is_read_there(tmp_path, parts):
