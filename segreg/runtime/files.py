@@ -173,6 +173,14 @@ def outside_error(error: OSError) -> str:
     return f"{name}{_CAUSES[error.errno]}"
 
 
+def near_folder(missing: Path) -> str:
+    """Return 'did you mean "runs"?', a folder beside the one that is missing, or an empty string."""
+    try:
+        return did_you_mean(missing.name, [beside.name for beside in missing.parent.iterdir() if beside.is_dir()])
+    except OSError:
+        return ""
+
+
 def read_json(file: Path, what: str = "") -> Any:
     """Return the object in a JSON file.
 
@@ -235,14 +243,6 @@ def _disk_error(error: BaseException, path: Path) -> OSError | None:
         if full or "unexpected pos" in words:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return None
-
-
-def near_folder(missing: Path) -> str:
-    """Return 'did you mean "runs"?', a folder beside the one that is missing, or an empty string."""
-    try:
-        return did_you_mean(missing.name, [beside.name for beside in missing.parent.iterdir() if beside.is_dir()])
-    except OSError:
-        return ""
 
 
 def expanded(path: Path | str) -> Path:
