@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from segreg.config.recipe import Overrides, Recipe, as_written, override_words, read_recipe
 from segreg.config.resolve import Resolved, choose, resolve
-from segreg.errors import Problem, SegregError, did_you_mean, listed, with_article
-from segreg.registry.protocols import KINDS
+from segreg.errors import Problem, SegregError, listed, with_article
+from segreg.registry.protocols import KINDS, check_kind
 from segreg.registry.registry import load_registry
 from segreg.runs.load import load_run
 from segreg.runs.trained_run import Run, Weights
@@ -761,9 +761,7 @@ def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
         SegregError: there is no such part, a setting is unknown, missing or of the wrong type, or what is given does
             not serve.
     """
-    if kind not in KINDS:
-        hint = did_you_mean(kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
-        raise SegregError(f'"{kind}" is not a kind of part', hint=hint)
+    check_kind(kind)
     wanted = KINDS[kind].gives
     if len(given) != len(wanted):
         words = ", ".join(wanted) or "nothing"
