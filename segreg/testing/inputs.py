@@ -68,8 +68,9 @@ class Finest(nn.Module):
         return levels[0]
 
 
+cnn = partial(Levels, 2, 4, 8, 16, 32, dilates=True)
 PYRAMIDS: Mapping[str, Callable[[], Levels]] = {
-    "a CNN (strides 2 to 32)": partial(Levels, 2, 4, 8, 16, 32, dilates=True),
+    "a CNN (strides 2 to 32)": cnn,
     "a CNN that can't dilate (strides 2 to 32)": partial(Levels, 2, 4, 8, 16, 32),
     "a hierarchical transformer (strides 4 to 32)": partial(Levels, 4, 8, 16, 32, rounds_up=False),
     "a VGG (strides 1 to 32)": partial(Levels, 1, 2, 4, 8, 16, 32, rounds_up=False),

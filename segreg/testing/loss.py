@@ -22,8 +22,6 @@ from segreg.testing.subject import Broken, NotChecked, Subject, doing, saved_and
 LARGEST = 1e4
 """Logits that a network may give before it is trained, or once it diverges."""
 HALF_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
-
 PAST = 200
 """Training calls, and epochs, after which a loss with a state is checked once more."""
 
@@ -313,11 +311,7 @@ def _value(loss: Any, logits: Tensor, target: Tensor) -> float:
 
 
 def _scalar(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
-    """Return the loss, for every check but the one of just that.
-
-    Raises:
-        NotChecked: it is not a scalar.
-    """
+    """Return the loss, for every check but the one of whether it is a scalar."""
     value = loss(logits, target)
     if not isinstance(value, Tensor) or value.shape != ():
         raise NotChecked("it gives no scalar, see it_gives_a_scalar_with_a_gradient")
