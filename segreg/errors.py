@@ -83,6 +83,11 @@ def listed(words: Sequence[str], *, last: str = "and", quote: str = '"', most: i
     return f"{', '.join(shown[:-1])} {last} {shown[-1]}"
 
 
+def plural(count: int, noun: str) -> str:
+    """Return "1 image" or "2 images"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def with_article(noun: str) -> str:
     """Return "an encoder" for "encoder" and "a decoder" for "decoder"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

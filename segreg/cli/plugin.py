@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.cli.common import add_actions, add_parser, print_json
 from segreg.config.recipe import Recipe
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.registry.protocols import KINDS
 from segreg.runtime.layout import Pasted, Styled, show
 
@@ -125,8 +125,8 @@ def _check(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print_json([vars(outcome) for outcome in outcomes])
     else:
-        parts = len({(outcome.kind, outcome.part) for outcome in outcomes})
-        show(f"{parts} part{'' if parts == 1 else 's'} of {chosen.package}: {_counted(outcomes) or 'nothing to check'}")
+        parts = plural(len({(outcome.kind, outcome.part) for outcome in outcomes}), "part")
+        show(f"{parts} of {chosen.package}: {_counted(outcomes) or 'nothing to check'}")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segreg.errors import SegregError, listed
+from segreg.errors import SegregError, listed, plural
 from segreg.task import IGNORE_INDEX, Task
 from segreg.testing import inputs
 from segreg.testing.check import Rule
@@ -141,7 +141,7 @@ def any_batch_will_do(task: Task, loss: Any) -> None:
     """One image, wide images and tall ones have a finite loss and gradient."""
     for images, size in ((1, (12, 12)), (2, (6, 20)), (2, (20, 6))):
         target = inputs.truth(task, images=images, size=size, ignored=True)
-        words = f"{images} image{'s' * (images > 1)} of {size[0]}x{size[1]}"
+        words = f"{plural(images, 'image')} of {size[0]}x{size[1]}"
         _finite(loss, inputs.answers(task, target, 1.0), target, words)
 
 

@@ -22,7 +22,7 @@ from segreg.benchmark.bench.candidates import (
 from segreg.benchmark.bench.folder import content
 from segreg.benchmark.bench.models import RESULTS, BenchModel, models_of
 from segreg.benchmark.comparison.compare import fold_of
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.evaluation import statistics
 from segreg.evaluation.scores import of_probabilities
 from segreg.inference.cleaning import Cleaning
@@ -70,7 +70,6 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Return what it is called."""
         return " + ".join(self.models)
 
 
@@ -278,7 +277,7 @@ def _options(cleaning: Cleaning | Tried) -> list[str]:
 
 def format_choice(choice: Choice) -> list[Block]:
     """Return what is best, how sure that is, and the command, as lines and tables."""
-    seeds = f"{len(choice.seeds)} seed{'s' if len(choice.seeds) > 1 else ''}"
+    seeds = plural(len(choice.seeds), "seed")
     of = f"{choice.images} images" + (f" in {choice.groups} groups" if choice.groups is not None else "")
     where = f"out of fold on {of}, {choice.folds} folds" if choice.folds else f"on the {of} of the validation split"
     lines: list[Block] = [f"decided {where}, {seeds}, by {choice.metric} at the images' own size", ""]

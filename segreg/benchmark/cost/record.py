@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.config.recipe import Recipe
 from segreg.config.resolve import NETWORK, Resolved, resolve
-from segreg.errors import listed
+from segreg.errors import listed, plural
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.task import Task
 
@@ -270,11 +270,11 @@ class Measurement:
         failed = [f"{name} could not be measured: {one.reason}" for name, one in self.of.items() if one.reason]
         if not results:
             return failed
-        places = sorted({f"{r.device}, {r.precision}, {_count(r.threads, 'thread')}" for r in results})
+        places = sorted({f"{r.device}, {r.precision}, {plural(r.threads, 'thread')}" for r in results})
         widest = max((uncertainty(one.results) for one in self.of.values() if not one.reason), default=math.inf)
         lines = [
             f"measured on {' and on '.join(places)}, in {self.took:.0f} s",
-            f"{_count(self.rounds, 'round')} of {self.seconds:g} s for each timing, each round in a process of its own",
+            f"{plural(self.rounds, 'round')} of {self.seconds:g} s for each timing, each round in a process of its own",
         ]
         lines += [f"the largest standard error of a timing is {widest:.1%}"] if widest < math.inf else []
         shared: dict[int, list[str]] = {}
@@ -294,7 +294,3 @@ class Measurement:
         if known := [f"{load:.2f}" for load in self.load if load is not None]:
             lines.append(f"load of the machine before each round: {', '.join(known)}")
         return [*lines, *failed]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

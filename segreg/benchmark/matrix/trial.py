@@ -24,7 +24,7 @@ from segreg.benchmark.matrix.record import EncoderResult, PairResult
 from segreg.benchmark.pool import one_line
 from segreg.config.resolve import Choice, choose
 from segreg.deployment.graph import ExportGraph, trace
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.models.build import encoder_for
 from segreg.models.segmenter import Normalize, Segmenter, describe, meta_forward
 from segreg.models.verify import verify
@@ -312,7 +312,7 @@ def _run_checks(builder: _Builder, decoder: Choice, model: Segmenter, checks: Ch
             _check_shape(on_shapes(model, 3, size), size)
     odd = (small[0] - 29, small[1] - 3) if builder.one_size else (small[0] + 3, small[1] + 29)
     for channels in checks.channels:
-        yield f"{channels} channel{'' if channels == 1 else 's'}, {_format_size(odd)}"
+        yield f"{plural(channels, 'channel')}, {_format_size(odd)}"
         recorded = builder.recorded(state, decoder, channels, small)
         model.encoder = recorded  # type: ignore[assignment]
         with torch.no_grad():
