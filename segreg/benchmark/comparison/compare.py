@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,13 +20,13 @@ from segreg.benchmark.comparison.significance import (
     verdict,
     with_ranks,
 )
-from segreg.errors import SegregError, did_you_mean, listed
+from segreg.errors import SegregError, did_you_mean, listed, plural
 from segreg.evaluation import statistics
 from segreg.evaluation.scores import meaning_and_way
 from segreg.runs.diff import same_images
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.listing import read_run
-from segreg.runs.records import read_environment, read_split
+from segreg.runs.records import read_split
 from segreg.runs.scored import (
     PER_IMAGE_MEAN,
     Scored,
@@ -341,9 +342,8 @@ def _per_image(seeds: Sequence[Scored], metric: str, ids: Sequence[str]) -> tupl
     if not column or any(column not in one.columns for one in seeds):
         return ()
     values = np.array([one.columns[column][one.places(ids)] for one in seeds])
-    there = ~np.isnan(values)
-    sums, numbers = np.where(there, values, 0.0).sum(0), there.sum(0)
-    return tuple(map(float, np.where(numbers > 0, sums / np.maximum(numbers, 1), np.nan)))
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of images without a value
+        return tuple(map(float, np.nanmean(values, axis=0)))
 
 
 def _curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -406,7 +406,7 @@ def _few_images(groups: Sequence[Hashable] | None, ids: Sequence[str]) -> Iterat
     """Return that a test is in vain, where even the smallest p of all ways to swap images or groups is too large."""
     smallest = 2.0 ** (1 - len(set(groups or ids)))  # as they are, and all swapped
     if smallest >= SIGNIFICANT_BELOW:
-        over = statistics.resampled_words(groups) if groups else f"{len(ids)} image{'s' if len(ids) > 1 else ''}"
+        over = statistics.resampled_words(groups) if groups else plural(len(ids), "image")
         yield (
             f"Over {over} no difference is significant, whatever it is: the p of the permutation test is "
             f"{smallest:g} at least."
@@ -425,10 +425,7 @@ def _has_other_images(run: Run, first: Run) -> bool:
 
 def fingerprint_of(run: Run) -> str:
     """Return the fingerprint of a run's images and masks as its network sees them; empty where it is unknown."""
-    try:
-        return str(read_environment(run.directory.environment).get("data_fingerprint", ""))
-    except SegregError:
-        return ""
+    return str(run.environment.get("data_fingerprint", ""))
 
 
 def _environments(runs: Sequence[Run]) -> Iterator[str]:
@@ -444,18 +441,13 @@ def _environments(runs: Sequence[Run]) -> Iterator[str]:
 def sources_of(run: Run) -> dict[str, str]:
     """Return the digest of the source of each plugin that a run used, by "source of plugin"; segreg's own left out."""
     exported = {EXPORTED: run.made_as} if isinstance(run, ExportedRun) else {}
-    try:
-        found = read_environment(run.directory.environment).get("sources", {})
-    except SegregError:
-        return exported
+    found = run.environment.get("sources", {})
     return exported | {f"source of {plugin}": digest[:8] for plugin, digest in sorted(found.items())}
 
 
 def _facts(run: Run) -> dict[str, str]:
     """Return device, precision and versions of a run, which may affect its scores."""
-    try:
-        found = read_environment(run.directory.environment)
-    except SegregError:
+    if not (found := run.environment):
         return {}
     plugins = {plugin["distribution"]: plugin["version"] for plugin in found.get("plugins", ())}
     return {
