@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +130,11 @@ class Matrix:
     @property
     def failed(self) -> list[PairResult]:
         """The pairs that failed, in the order of rows and columns."""
-        return [cell for row in self.rows for cell in self.of_encoder(row.encoder) if not cell.ok]
+        return [cell for cell in self.of_rows(self.rows) if not cell.ok]
+
+    def of_rows(self, rows: Iterable[EncoderResult]) -> list[PairResult]:
+        """Return the pairs of some encoders, in the order of rows and columns."""
+        return [cell for row in rows for cell in self.of_encoder(row.encoder)]
 
     def of_encoder(self, encoder: str) -> list[PairResult]:
         """Return an encoder's pairs, in the order of the columns."""
@@ -152,8 +156,9 @@ class Matrix:
     def not_exported(self) -> list[tuple[str, str, list[str]]]:
         """Return (encoder, reason, decoders) for each encoder and reason why its pairs can't be exported."""
         found: dict[tuple[str, str], list[str]] = {}
-        for cell in (cell for row in self.rows for cell in self.of_encoder(row.encoder) if cell.exports):
-            found.setdefault((cell.encoder, str(cell.exports)), []).append(cell.decoder)
+        for cell in self.of_rows(self.rows):
+            if cell.exports:
+                found.setdefault((cell.encoder, cell.exports), []).append(cell.decoder)
         return [(*key, decoders) for key, decoders in found.items()]
 
 
