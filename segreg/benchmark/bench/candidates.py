@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from segreg.runs.trained_run import Run
 from segreg.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
     from torchmetrics import MetricCollection
 
@@ -144,9 +143,8 @@ class Collected:
     def measure(self, samples: Sequence[Sample], groups: Sequence[int] | None) -> Measure:
         """Return the score of the images, or of their groups; without a name where single images don't add up to it."""
         seeds = [self._scored(self.scorers[seed]) for seed in sorted(self.scorers)]
-        own = self.metrics()
         ids = [sample.id for sample in samples]
-        return measure_of(seeds, ids, own, names=[self.metric]).by_group(groups)
+        return measure_of(seeds, ids, self.metrics(), names=[self.metric], groups=groups)
 
     def _scored(self, scorer: ImageScorer) -> Scored:
         names = [name for name in scorer.rows[0] if name != "id"]
@@ -194,14 +192,16 @@ def score_candidates(
                 target, probabilities = _target(images.dataset, sample, next(iter(runs.values()))), {}
                 for name, predictor in predictors.items():
                     logits, probabilities[name] = _maps([predictor], images.dataset, sample)
-                    _of(found, (name,), metric, runs[name], predictor).add(seed, sample.id, logits, target)
+                    of_model = found.setdefault((name,), collected(metric, runs[name], predictor.threshold))
+                    of_model.add(seed, sample.id, logits, target)
                     advance(1, note=name)
                 for pair in itertools.combinations(predictors, 2):
                     if pair not in left_out:
                         one, other = (probabilities[name] for name in pair)
                         first = predictors[pair[0]]
                         logits = first.task.logits_of(((one + other) / 2)[None], threshold=first.threshold)[0]
-                        _of(found, pair, metric, runs[pair[0]], first).add(seed, sample.id, logits, target)
+                        of_pair = found.setdefault(pair, collected(metric, runs[pair[0]], first.threshold))
+                        of_pair.add(seed, sample.id, logits, target)
     return found, left_out
 
 
@@ -232,12 +232,6 @@ def score_cleaned(
     return found
 
 
-def _of(found: dict[Models, Collected], models: Models, metric: str, run: Run, predictor: Predictor) -> Collected:
-    if models not in found:
-        found[models] = collected(metric, run, predictor.threshold)
-    return found[models]
-
-
 def _predictor(run: Run, device: str) -> Predictor:
     """Return a run's best network, which is let go with it."""
     return Run(run.directory).predictor("best", device=device, precision="recipe")
@@ -253,9 +247,8 @@ def _maps(predictors: Sequence[Predictor], dataset: Dataset, sample: Sample) -> 
     """Return logits and probabilities, float32 `[K, H, W]`, at an image's own size, as `segreg predict` has them."""
     import torch
 
-    pixels: NDArray[Any] = dataset.read_image(sample)
     config = common_config(predictors)
-    image = prepare_image(predictors, pixels, sample.image, config)
+    image = prepare_image(predictors, dataset.read_image(sample), sample.image, config)
     ((_, rows),) = predict(predictors, [image], config)
     strips = list(rows)
     return (

@@ -354,8 +354,12 @@ def _wrong(read: Recipe, key: str, what: str, given: Any, *below: str) -> Segreg
     return SegregError(f'"{key}" {what}, not {format_value(given)}', place=read.place((key, *below)))
 
 
+def has_values(one: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Whether a combination has these values."""
+    return all(written_as(one[path]) == written_as(value) for path, value in values.items())
+
+
 def baseline_of(plan: Plan, combinations: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the combination that the others are compared with: the first with the plan's values."""
     every = list(combinations)
-    wanted = {path: written_as(value) for path, value in plan.baseline.items()}
-    return next((one for one in every if all(written_as(one[path]) == wanted[path] for path in wanted)), every[0])
+    return next((one for one in every if has_values(one, plan.baseline)), every[0])

@@ -94,10 +94,6 @@ class TunePlan:
         """
         return self.with_settings({**self.values(parameters), **_ON_VAL})
 
-    def best(self, parameters: Mapping[str, Any]) -> Resolved:
-        """Return the recipe with a trial's settings, otherwise as it was."""
-        return self.with_settings(self.values(parameters))
-
     def values(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a trial's parameters are as a recipe has them."""
         return values_of(self.axes, parameters)

@@ -206,12 +206,9 @@ def check_space(axes: Sequence[Axis], recipe: Recipe, registry: Registry) -> Res
 def _pairs(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
     options = {axis.path: axis.tried for axis in axes}
     first = {path: values[0] for path, values in options.items()}
-    if len(options) == 1:
-        ((path, values),) = options.items()
-        yield from ({path: value} for value in values)
-    for one, other in itertools.combinations(options, 2):
-        for pair in itertools.product(options[one], options[other]):
-            yield first | dict(zip((one, other), pair, strict=True))
+    for paths in itertools.combinations(options, min(2, len(options))):
+        for values in itertools.product(*(options[path] for path in paths)):
+            yield first | dict(zip(paths, values, strict=True))
 
 
 def _placed(recipe: Recipe, axes: Sequence[Axis]) -> Recipe:

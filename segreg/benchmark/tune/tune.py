@@ -263,7 +263,7 @@ def write_best(plan: TunePlan, folder: TuneFolder, shared: SharedStudy) -> None:
         *(f"{format_values({axis.path: values[axis.path]})}, searched {axis}" for axis in plan.axes),
     ]
     with replacing(folder.best) as aside:
-        aside.write_text(plan.best(best.params).yaml(header="\n".join(header)), encoding="utf-8")
+        aside.write_text(plan.with_settings(values).yaml(header="\n".join(header)), encoding="utf-8")
 
 
 def check_models(plan: TunePlan, progress: Progress) -> list[str]:
