@@ -151,12 +151,7 @@ def one_line(text: str) -> str:
 
 
 def how_it_ended(exitcode: int, stage: str = "") -> str:
-    """Return a sentence for an exit status; a negative one is the signal that ended the process.
-
-    Args:
-        exitcode: the status.
-        stage: what the process was doing: "in building the network".
-    """
+    """Return a sentence for an exit status; a negative one is the signal that ended the process, in its last stage."""
     where = f" {stage}" if stage else ""
     if exitcode >= 0:
         return f"its process ended with status {exitcode}{where}"

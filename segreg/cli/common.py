@@ -97,7 +97,6 @@ def add_actions(parser: argparse.ArgumentParser) -> Any:
 
 
 def add_wide(parser: argparse.ArgumentParser) -> None:
-    """Add `--wide`."""
     parser.add_argument("--wide", action="store_true", help="show all columns, also those that don't fit the terminal")
 
 
@@ -180,7 +179,6 @@ def add_device(parser: argparse.ArgumentParser, *, precision: str = "") -> None:
 
 
 def add_figures(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names a folder for figures."""
     parser.add_argument("--figures", type=Path, metavar="DIR", help="also write figures for a paper, as SVG and PDF")
 
 

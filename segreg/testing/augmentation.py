@@ -116,7 +116,6 @@ def it_can_be_copied_and_sent(subject: Subject) -> None:
 
 
 def _applied(augmentation: Augmentation, image: Any, mask: Any, seed: int) -> tuple[Any, Any]:
-    """Return the augmented image and mask."""
     try:
         return augmentation(image, mask, seed)
     except SegregError as error:

@@ -206,7 +206,6 @@ def _some(dataset: Dataset) -> list[Sample]:
 
 
 def _read(dataset: Dataset, sample: Sample, what: str) -> Any:
-    """Read an image or a mask as an array."""
     with doing(f'reading the {what} of "{sample.id}"'):
         return np.asarray(getattr(dataset, f"read_{what}")(sample))
 

@@ -49,7 +49,6 @@ class Levels(nn.Module):
         return True
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return the levels."""
         least = min(image.shape[-2:])  # no level is empty, however small the image
         pooled = [F.avg_pool2d(image, s, ceil_mode=self.rounds_up or s > least) for s in self.strides]
         return [convolution(one) for convolution, one in zip(self.convolutions, pooled, strict=True)]
@@ -64,7 +63,6 @@ class Finest(nn.Module):
         self.stride = encoder.strides[0]
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        """Return the finest level."""
         return levels[0]
 
 

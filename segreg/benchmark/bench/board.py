@@ -84,11 +84,7 @@ def board(
 ) -> Iterator[Callable[[], None]]:
     """Show how far the runs are; the context is a function that updates it.
 
-    Args:
-        trials: the runs.
-        folder: the bench's.
-        stream: to print to.
-        mode: "auto" is a live table on a terminal and lines elsewhere.
+    The mode "auto" is a live table on a terminal and lines elsewhere.
     """
     if mode == "quiet":
         yield lambda: None

@@ -327,11 +327,7 @@ def _budget(read: Recipe) -> Budget | None:
 
 
 def budget(unit: Unit, amount: Any, place: Place | None) -> Budget:
-    """Return a budget.
-
-    Raises:
-        SegregError: the amount is not valid.
-    """
+    """Return a budget, or refuse its amount."""
     whole = unit != "minutes"
     if (
         isinstance(amount, bool)

@@ -352,13 +352,7 @@ def _curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
 
 
 def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -> Iterator[str]:
-    """Return the notices, the most important first.
-
-    Args:
-        scored: the runs' scores, by the model's name.
-        metric: full name of what is compared.
-        images: number of images on which all of them were scored.
-    """
+    """Return the notices, the most important first; `images` is the number of those on which all runs were scored."""
     every = [seed for seeds in scored.values() for seed in seeds]
     runs = [run for one in every for run in one.runs]
     yield from dict.fromkeys(str(run.results["notice"]) for run in runs if run.results.get("notice"))

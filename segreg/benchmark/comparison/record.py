@@ -176,7 +176,6 @@ class Comparison:
     best: str = ""
 
     def as_data(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
         return asdict(self)
 
     def widest(self) -> list[tuple[int, float]]:

@@ -120,7 +120,6 @@ class Network:
         return train_pass(training, batches, epoch, Quiet())[1]
 
     def synchronise(self) -> None:
-        """Wait until the device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -141,22 +140,15 @@ class ExportedModel:
 
     @classmethod
     def of(cls, folder: str, recipe: Resolved) -> ExportedModel:
-        """Load it.
-
-        Raises:
-            SegregError: it can't be loaded.
-        """
         predictor = load_run(folder).predictor()
         return cls(predictor, _images(recipe, recipe.evaluate.batch_size or recipe.train.batch))
 
     @property
     def device(self) -> torch.device:
-        """Return where it computes."""
         return self.predictor.device
 
     @property
     def precision(self) -> Precision:
-        """Return the precision of its computations."""
         return self.predictor.precision
 
     def predict(self, count: int | None = None) -> Tensor:
@@ -208,12 +200,7 @@ def _batch(recipe: Resolved, task: Task) -> Batch:
 def count_flops(model: nn.Module, channels: int, size: tuple[int, int]) -> int:
     """Return the operations of convolutions and matrix products for one image, a multiply-add counted as two.
 
-    They are counted on shapes alone; on values where the network can't run on shapes.
-
-    Args:
-        model: the network; it is left in evaluation mode.
-        channels: of the image.
-        size: height and width of the image in pixels.
+    They are counted on shapes alone; on values where the network can't run on shapes. It is left in evaluation mode.
     """
     model.eval()
     try:

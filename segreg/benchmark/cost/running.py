@@ -112,16 +112,12 @@ def turns(names: Sequence[str], rounds: int) -> list[list[str]]:
 
 
 def check_memory(spec: NetworkSpec, *, jobs: int = 1) -> str:
-    """Return why runs of a network don't fit into memory, one sentence; an empty string where they do.
+    """Return why `jobs` runs of a network at a time don't fit into memory, one sentence; an empty string where they do.
 
     It is built, trained for two steps, and predicts once.
 
     What runs take besides is not counted: workers that read images, and scores of large test sets. How much memory is
     left is what the machine as a whole reports; a container's own limit is only found by running into it.
-
-    Args:
-        spec: the network.
-        jobs: how many such runs go at the same time.
     """
     found = in_a_process(spec, "memory")
     if isinstance(found, Failed):

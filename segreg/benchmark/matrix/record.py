@@ -65,7 +65,6 @@ class PairResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every check passed."""
         return not self.check
 
 
@@ -121,7 +120,6 @@ class Matrix:
 
     @property
     def families(self) -> dict[str, list[EncoderResult]]:
-        """The encoders of each family."""
         found: dict[str, list[EncoderResult]] = {}
         for row in self.rows:
             found.setdefault(row.family, []).append(row)

@@ -55,11 +55,6 @@ class Store:
         return self.folder / "cells.jsonl"
 
     def prepare(self) -> None:
-        """Create the folder.
-
-        Raises:
-            SegregError: it could not be created.
-        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -43,11 +43,7 @@ _PATIENCE = 60.0
 
 
 def require_optuna() -> None:
-    """Raise where Optuna is not installed.
-
-    Raises:
-        SegregError: that, with the extra that brings it.
-    """
+    """Refuse to continue without Optuna."""
     if find_spec("optuna") is None:
         raise SegregError("Optuna is not installed", hint='pip install "segreg-toolkit[tune]"')
 
@@ -111,15 +107,12 @@ class SharedStudy:
         return self.study.best_trial if any(one.state.name == "COMPLETE" for one in self.study.trials) else None
 
     def complete(self, number: int, value: float) -> None:
-        """End a trial with its value."""
         self.study.tell(number, value)
 
     def prune(self, number: int, reason: str) -> None:
-        """End a trial that was pruned."""
         self._end(number, "PRUNED", **{REASON: reason})
 
     def fail(self, number: int, reason: str) -> None:
-        """End a trial that failed."""
         self._end(number, "FAIL", **{REASON: reason})
 
     def ask_again(self, number: int, reason: str) -> None:
