@@ -125,11 +125,7 @@ def stop(workers: Sequence[Worker], *, patience: float = 0.0) -> None:
 
 
 def check_known_to_workers(recipe: Resolved) -> None:
-    """Refuse a recipe that names an entry which was registered in this process: its workers don't know it.
-
-    Raises:
-        SegregError: it names one.
-    """
+    """Refuse a recipe that names an entry which was registered in this process: its workers don't know it."""
     parts = [choice.part for choice in recipe.choices() if choice.part.plugin.distribution == local.REGISTERED]
     if parts:
         named = listed([f"{part.kind} {part.name}" for part in parts], quote="")

@@ -89,11 +89,7 @@ def look(plan: Plan, trials: Sequence[Trial], folder: BenchFolder, *, jobs: int,
 
 
 def _check_comparable(plan: Plan, trials: Sequence[Trial]) -> None:
-    """Refuse models that can't be compared in the end: by the plan's metric, or since their data are too different.
-
-    Raises:
-        SegregError: that; or a data set can't be read.
-    """
+    """Refuse models that can't be compared in the end: by the plan's metric, or since their data are too different."""
     if plan.metric:
         for trial in _unlike(trials, lambda recipe: [metric.plain() for metric in recipe.metrics]):
             chosen_metric(plan.metric, directions_of_scores(trial.recipe))

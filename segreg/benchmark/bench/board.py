@@ -26,7 +26,6 @@ class TrialProgress:
     """How far a run is.
 
     Attributes:
-        trial: the run.
         state: waiting, running, stopped, finished or failed.
         epoch: number of finished epochs.
         value: the best value of the monitored metric; None before there is one.

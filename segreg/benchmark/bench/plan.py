@@ -93,9 +93,6 @@ def plan_of(
         baseline: values of the model that the others are compared with.
         metric: to compare by.
         place: where these were written.
-
-    Raises:
-        SegregError: something of it is not valid.
     """
     read: Recipe | None = recipe if isinstance(recipe, Recipe) else None
     file = Path(recipe) if not isinstance(recipe, Recipe) else Path(recipe.source)

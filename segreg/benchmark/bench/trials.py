@@ -34,7 +34,6 @@ class Trial:
         model: what distinguishes its model from the others.
         settings: the same by recipe path, as strings.
         key: a file name, the same for all seeds and folds of a model and different for any other recipe and source.
-        seed: its seed.
         fold: the fold that it is validated on; None in a bench without folds.
         recipe: its complete recipe, paths absolute.
         source: a digest of the source of the plugins that the recipe names; empty where all are segreg's own.

@@ -55,7 +55,6 @@ class RunGroup:
     """A model to compare.
 
     Attributes:
-        name: its name.
         settings: what distinguishes it from the others, by recipe path.
         runs: its finished runs, one a seed, or one a seed and fold.
     """

@@ -105,11 +105,9 @@ def compare_runs(
     """Compare runs; return the comparison and the images on which the models disagree.
 
     Args:
-        groups: the models with their runs.
         metric: to compare by; empty: the first one.
         baseline: name of the model that the others are compared with; empty: the first.
         rounds: how often each network's costs are measured at most; 0: not at all.
-        progress: reports how far it is.
 
     Raises:
         SegregError: the runs can't be compared.
@@ -157,13 +155,7 @@ def _costs(
 
 
 def with_costs(comparison: Comparison, measured: Mapping[str, Mapping[str, Cost]], method: Sequence[str]) -> Comparison:
-    """Return the comparison with its models' costs.
-
-    Args:
-        comparison: without costs.
-        measured: each model's costs by name, by the model's name.
-        method: how they were measured, in sentences.
-    """
+    """Return the comparison with the measured costs of its models, by their names, and how they were measured."""
     models = [
         dataclasses.replace(model, costs={**measured.get(model.name, {}), **_of_runs(model)})
         for model in comparison.models

@@ -128,12 +128,7 @@ class Network:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported network, with images in memory, as `Network` has them.
-
-    Attributes:
-        predictor: predicts with it.
-        images: a batch to predict.
-    """
+    """An exported network, with images in memory, as `Network` has them."""
 
     predictor: Predictor
     images: Tensor
@@ -163,7 +158,6 @@ class Preloaded:
     """One batch repeated, instead of an epoch's.
 
     Args:
-        batch: the batch.
         steps: least number of optimizer steps.
         of: batches in a step.
         seconds: no step begins later than this, once there were enough.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -130,8 +130,6 @@ class NetworkSpec:
     Attributes:
         recipe: the complete recipe, as `Resolved.plain` returns it.
         source: the recipe's name in messages.
-        classes: the task's.
-        mode: the task's.
         files: the plugin files that the recipe's parts are from.
         digest: of the plugins, other than segreg's own, that the network and its optimizer are from.
         exported: the folder of an exported network, which is measured in place of the recipe's; empty: none.
@@ -255,7 +253,7 @@ class Measurement:
     of: Mapping[str, Measured]
     rounds: int
     seconds: float
-    load: tuple[float | None, ...] = field(default=())
+    load: tuple[float | None, ...] = ()
     took: float = 0.0
 
     @property

@@ -26,8 +26,6 @@ from segreg.runtime.progress import Progress, Quiet
 
 TIMEOUT = 1800.0
 """Seconds that a process may take for one stage, such as all training steps of a round."""
-
-
 ROUNDS = 3
 PRECISE = 0.02
 """No further round begins where the standard error of each timing is at most this share of it."""
@@ -42,8 +40,6 @@ def in_a_process(
     """Return what a fresh process finds, whose memory starts small however large this process is.
 
     Args:
-        spec: the network.
-        job: what to do with it.
         seconds: that each timing of `measure` takes.
         timeout: seconds without a new stage after which the process is killed.
     """
@@ -73,7 +69,6 @@ def measure(
         specs: the networks by name.
         rounds: how often each is measured at most.
         seconds: that each of the three timings of a round takes about.
-        progress: reports how far it is.
     """
     progress = progress or Quiet()
     begun = time.monotonic()

@@ -115,7 +115,6 @@ def make(
         timeout: seconds that one pair may take.
         again: whether pairs with a result are checked once more.
         exporter: by which pairs that work are exported too; empty: none.
-        progress: reports how far it is.
 
     Raises:
         SegregError: the folder or a file in it can't be written.
@@ -162,8 +161,6 @@ class EncoderJob:
     """An encoder and the decoders to try it with, all by name.
 
     Attributes:
-        encoder: its name.
-        decoders: their names.
         family: under which the encoder is listed.
         versions: of the packages that they come from.
         exporter: by which pairs that work are exported; empty: none.
@@ -205,7 +202,6 @@ def run(
     Where not even the encoder was built, all of its pairs fail.
 
     Args:
-        jobs: what to run.
         processes: how many at a time.
         timeout: seconds that a process may take for one pair.
         finished: called with each encoder as soon as all of its pairs are known.

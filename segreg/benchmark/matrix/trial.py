@@ -378,12 +378,7 @@ def _train(model: Segmenter, size: tuple[int, int]) -> None:
 
 @dataclass
 class FirstLayer:
-    """The module with parameters of its own that ran first.
-
-    Attributes:
-        name: within the encoder; empty until one has run.
-        parameters: its own.
-    """
+    """The module with parameters of its own that ran first, by its name in the encoder; empty until one has run."""
 
     name: str = ""
     parameters: list[nn.Parameter] = field(default_factory=list)

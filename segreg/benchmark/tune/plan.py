@@ -87,11 +87,7 @@ class TunePlan:
         return self.resolved.train.monitor
 
     def trial(self, parameters: Mapping[str, Any]) -> Resolved:
-        """Return the recipe of a trial, which leaves the test images alone.
-
-        Raises:
-            SegregError: it is not valid.
-        """
+        """Return the recipe of a trial, which leaves the test images alone."""
         return self.with_settings({**self.values(parameters), **_ON_VAL})
 
     def values(self, parameters: Mapping[str, Any]) -> dict[str, Any]:

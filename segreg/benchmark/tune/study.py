@@ -55,9 +55,6 @@ class SharedStudy:
         database: its file, which is created where it is missing.
         larger_is_better: whether a larger value is better.
 
-    Attributes:
-        study: Optuna's.
-
     Raises:
         SegregError: the file is not the database of a tune.
     """
@@ -135,11 +132,7 @@ class SharedStudy:
     def judge(self, number: int, *, monitor: str, epochs: int, pruning: Pruning) -> Stop:
         """Return what is called after each epoch of a trial, reports its value, and returns why it is pruned, or None.
 
-        Args:
-            number: the trial's.
-            monitor: the value that is reported.
-            epochs: of the recipe, of which the first are not pruned.
-            pruning: how trials are pruned.
+        The first of the recipe's `epochs` are not pruned.
         """
         from optuna.pruners import MedianPruner, NopPruner
         from optuna.samplers import RandomSampler
