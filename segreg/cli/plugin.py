@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.cli.common import add_actions, add_parser, print_json
-from segreg.config.recipe import Recipe
+from segreg.config.recipe import Recipe, read_recipe
 from segreg.errors import SegregError, plural
 from segreg.registry.protocols import KINDS
 from segreg.runtime.layout import Pasted, Styled, show
@@ -173,7 +173,6 @@ def _settings(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def _settings_of_recipe(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return what a recipe sets on the parts that are checked."""
-    from segreg.config.recipe import read_recipe
     from segreg.config.resolve import resolve
     from segreg.registry.registry import load_registry
     from segreg.testing.checks import plugins_of

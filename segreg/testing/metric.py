@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from segreg.evaluation.counts import image_counts
 from segreg.registry.protocols import Curve, Matrix, Reliability
@@ -34,10 +34,8 @@ IMAGES = 6
 
 def it_can_be_built(subject: Subject) -> None:
     """It gives a torchmetrics.Metric for each mode that it serves, and refuses the others with a SegregError."""
-    import torchmetrics
-
     for mode, metric in try_every_mode(subject).items():
-        if not isinstance(metric, torchmetrics.Metric):
+        if not isinstance(metric, Metric):
             raise Broken(f"for a {mode} task it gives {type(metric).__name__}, which is not a torchmetrics.Metric")
 
 

@@ -13,7 +13,7 @@ from segreg.benchmark.matrix.store import Store, csv_table, current_results, ver
 from segreg.benchmark.pool import Send, Worker, stop, wait
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.entry import Family
-from segreg.registry.registry import Part, Registry
+from segreg.registry.registry import Part, Registry, load_registry
 from segreg.runtime.files import replacing
 from segreg.runtime.progress import Progress
 
@@ -258,7 +258,6 @@ def _work(send: Send, encoder: str, decoders: Sequence[str], family: str, export
 
     from segreg.benchmark.matrix.trial import WHOLE, format_error, results_of
     from segreg.config.resolve import choose
-    from segreg.registry.registry import load_registry
     from segreg.runtime.device import prepare_process
 
     prepare_process()

@@ -136,13 +136,11 @@ class Matrix:
 
     def of_encoder(self, encoder: str) -> list[PairResult]:
         """Return an encoder's pairs, in the order of the columns."""
-        found = (self.cells.get((encoder, decoder)) for decoder in self.decoders)
-        return [cell for cell in found if cell is not None]
+        return [self.cells[encoder, decoder] for decoder in self.decoders if (encoder, decoder) in self.cells]
 
     def of_decoder(self, decoder: str) -> list[PairResult]:
         """Return a decoder's pairs, in the order of the rows."""
-        found = (self.cells.get((row.encoder, decoder)) for row in self.rows)
-        return [cell for cell in found if cell is not None]
+        return [self.cells[row.encoder, decoder] for row in self.rows if (row.encoder, decoder) in self.cells]
 
     def reasons(self) -> list[tuple[str, str, str, list[str]]]:
         """Return (encoder, check, reason, decoders) for each encoder and reason."""
