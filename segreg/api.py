@@ -583,9 +583,9 @@ def tune(
 
     budget = TuneBudget("trials", trials) if minutes is None else TuneBudget("minutes", minutes)
     require_optuna()
-    read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    read = _written(recipe, overrides)
     axes, options = axes_of_mapping(search), {"epochs": epochs, "sampler": sampler, "pruning": pruning}
-    plan = TunePlan.of(read.changed(overrides), axes, load_registry(), **options)  # type: ignore[arg-type]
+    plan = TunePlan.of(read, axes, load_registry(), **options)  # type: ignore[arg-type]
     folder = TuneFolder(Path(out or Path("tunes") / Path(read.source).stem))
     interrupted = search_settings(plan, folder, budget, shown(progress))
     record = finish(plan, folder)

@@ -208,10 +208,7 @@ def better_answers_cost_less(task: Task, loss: Any) -> None:
     """Right answers cost less than chance, and chance less than wrong answers."""
     target = inputs.truth(task)
     sizes = {"right": 6.0, "half right": 0.5, "undecided": 0.0, "wrong": -6.0}
-    costs = [
-        (words, float(_scalar(loss, inputs.answers(task, target, size), target).detach()))
-        for words, size in sizes.items()
-    ]
+    costs = [(words, _cost(loss, inputs.answers(task, target, size), target)) for words, size in sizes.items()]
     for (better, less), (worse, more) in itertools.pairwise(costs):
         if not less < more:
             raise Broken(f"{better} answers cost {less:.4g} and {worse} answers {more:.4g}")
@@ -234,8 +231,7 @@ def classes_are_alike(subject: Subject) -> None:
             other = target[:, order]
         else:
             other = torch.where(target == IGNORE_INDEX, target, order.argsort()[target.clamp(max=task.channels - 1)])
-        first = float(_scalar(loss, logits, target).detach())
-        second = float(_scalar(loss, logits[:, order], other).detach())
+        first, second = _cost(loss, logits, target), _cost(loss, logits[:, order], other)
         if abs(first - second) > 1e-4 * max(1.0, abs(first)):
             raise Broken(f"on a {task.mode} task classes in another order make it {second:.6g}, not {first:.6g}")
     if not several:
@@ -251,7 +247,7 @@ def it_can_be_learned_from(task: Task, loss: Any) -> None:
     images = torch.cat([ones.float(), 0.1 * torch.randn(8, 1, 16, 16)], dim=1)
     network = nn.Sequential(nn.Conv2d(images.shape[1], 8, 1), nn.ReLU(), nn.Conv2d(8, task.channels, 1))
     optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
-    best = float(_scalar(loss, inputs.answers(task, target, 10.0), target).detach())
+    best = _cost(loss, inputs.answers(task, target, 10.0), target)
     costs = []
     for _ in range(60):
         value = loss(network(images), target)
@@ -273,7 +269,7 @@ def evaluation_leaves_its_state_alone(subject: Subject) -> None:
         logits = inputs.answers(task, target, 0.5)
         if isinstance(loss, nn.Module):
             loss.eval()
-        first, second = (float(_scalar(loss, logits, target).detach()) for _ in range(2))
+        first, second = (_cost(loss, logits, target) for _ in range(2))
         if first != second and not isinstance(loss, nn.Module):
             raise NotChecked("it is not a nn.Module, and can't know of evaluation")
         if first != second:
@@ -295,7 +291,11 @@ def it_goes_on_where_it_stopped(subject: Subject) -> None:
         if isinstance(first, nn.Module):
             with doing("loading its state into a new one"):
                 again.load_state_dict(saved_and_loaded(first.state_dict()))
-        wanted, found = _value(first, logits, target), _value(again, logits, target)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            wanted = _cost(first, logits, target)
+            torch.manual_seed(0)
+            found = _cost(again, logits, target)
         if wanted != found:
             raise Broken(
                 f"on a {task.mode} task after {PAST} calls it is {wanted:.6g}, and a new one with its state gives "
@@ -303,11 +303,8 @@ def it_goes_on_where_it_stopped(subject: Subject) -> None:
             )
 
 
-def _value(loss: Any, logits: Tensor, target: Tensor) -> float:
-    """Return the loss that the first call from one seed returns."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return float(_scalar(loss, logits, target).detach())
+def _cost(loss: Any, logits: Tensor, target: Tensor) -> float:
+    return float(_scalar(loss, logits, target).detach())
 
 
 def _scalar(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
