@@ -80,18 +80,13 @@ def plan_of(
     metric: str = "",
     place: Place | None = None,
 ) -> tuple[Plan, str]:
-    """Return the plan of a recipe or a bench file with what is given besides, and what to call the bench.
+    """Return the plan of a recipe or a bench file, with what `segreg.bench` is given besides, and the bench's name.
 
     Args:
         recipe: a recipe or a bench file; what is given here takes the place of what a bench file says.
-        overrides: of the recipe, for all runs.
-        vary: for each varied path its values.
-        exclude: combinations not to run.
         seeds: how many, or which; None: the bench file's, or one.
         folds: how many; None: the bench file's, or none.
         budgets: amounts by unit, at most one of which is not None.
-        baseline: values of the model that the others are compared with.
-        metric: to compare by.
         place: where these were written.
     """
     read: Recipe | None = recipe if isinstance(recipe, Recipe) else None
