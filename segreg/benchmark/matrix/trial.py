@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -389,17 +390,14 @@ def first_layer(encoder: nn.Module) -> Iterator[FirstLayer]:
     """Record which layer runs first while the context lasts."""
     first = FirstLayer()
 
-    def ran(name: str, module: nn.Module) -> None:
+    def ran(name: str, module: nn.Module, *_: Any) -> None:
         if not first.parameters:
             first.name, first.parameters = name, list(module.parameters(recurse=False))
 
-    def watched(name: str, module: nn.Module) -> Any:
-        return module.register_forward_hook(lambda *_: ran(name, module))
-
     hooks = [
-        watched(name, module)
+        module.register_forward_hook(partial(ran, name))
         for name, module in encoder.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
+        if list(module.parameters(recurse=False))
     ]
     try:
         yield first

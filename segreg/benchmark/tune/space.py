@@ -106,11 +106,9 @@ def _axis(path: str, text: str) -> Axis:
     low, dots, high = (part.strip() for part in ends.partition(".."))
     numbers = [plain_scalar(low), plain_scalar(high)] if dots else []
     numeric = bool(numbers) and all(type(one) in (int, float) for one in numbers)
-    if scale == "uniform" and not numeric:
+    if not numeric and scale not in _SCALES:
         return _choices(path, read_values(text, f"{path}={text}"))
     if scale not in ("uniform", *_SCALES):
-        if not numeric:
-            return _choices(path, read_values(text, f"{path}={text}"))
         raise _wrong(path, text, f'"{scale}" is not a scale', did_you_mean(scale, _SCALES))
     if not numeric:
         raise _wrong(path, text, "a range is two numbers with two dots between")
