@@ -18,6 +18,7 @@ from segreg.config.recipe import Recipe
 from segreg.config.resolve import Resolved, resolve
 from segreg.config.sections import WeightDecay
 from segreg.errors import SegregError
+from segreg.models import build
 from segreg.registry.registry import Registry
 from segreg.runs.directory import RunDirectory
 from segreg.runs.records import read_split
@@ -42,10 +43,9 @@ def completed(written: Recipe, registry: Registry) -> dict[str, Any]:
 def _decouples(recipe: Resolved) -> bool:
     import torch
 
-    from segreg.models.build import build_optimizer
     from segreg.training.groups import decouples
 
-    return decouples(build_optimizer(recipe, [{"params": [torch.zeros(1, requires_grad=True)]}]))
+    return decouples(build.build_optimizer(recipe, [{"params": [torch.zeros(1, requires_grad=True)]}]))
 
 
 def differences(then: Mapping[str, Any], now: Resolved, same_data: Callable[[], bool]) -> Sequence[RecipeDifference]:
@@ -60,11 +60,10 @@ def differences(then: Mapping[str, Any], now: Resolved, same_data: Callable[[], 
 
 def same_data(recipe: Resolved, run: RunDirectory) -> bool:
     """Whether a recipe's images, masks and split are those that a run began with. All images are read once for it."""
-    from segreg.models.build import build_dataset
     from segreg.runs.assembly import is_data_of, split_of
 
     try:
-        dataset = build_dataset(recipe)
+        dataset = build.build_dataset(recipe)
         split = split_of(recipe, dataset, Quiet())
         ids = {name: [dataset.samples[number].id for number in numbers] for name, numbers in split.items()}
         return ids == read_split(run.split) and is_data_of(recipe, run)

@@ -20,6 +20,7 @@ from segreg.evaluation.scores import ImageScorer
 from segreg.evaluation.statistics import Measure
 from segreg.inference.cleaning import Cleaning, clean
 from segreg.inference.predictor import Predictor, common_config, common_threshold, predict, prepare_image
+from segreg.models import build
 from segreg.runs.records import read_split
 from segreg.runs.scored import Scored, measure_of
 from segreg.runs.trained_run import Run
@@ -60,8 +61,6 @@ class ValImages:
         Raises:
             SegregError: the models' data sets differ, an image is gone, or the models have none in common.
         """
-        from segreg.models import build
-
         first = models[0].runs[0]
         recipe = first.recipe
         for model in models[1:]:
@@ -158,8 +157,6 @@ class Collected:
 
 def collected(metric: str, run: Run, threshold: float) -> Collected:
     """Return what collects a candidate's scores, by the metric of a run's recipe that has this score."""
-    from segreg.models import build
-
     choices = tuple(choice for choice in run.recipe.metrics if choice.part.name == metric.partition(".")[0])
     evaluate = dataclasses.replace(run.recipe.evaluate, threshold=threshold)
     recipe = dataclasses.replace(run.recipe, metrics=choices, evaluate=evaluate)

@@ -11,6 +11,7 @@ from segreg.benchmark.bench.folder import BenchFolder, content
 from segreg.benchmark.bench.trials import Trial
 from segreg.benchmark.cost import running
 from segreg.benchmark.cost.record import Cost, NetworkSpec
+from segreg.models import build
 from segreg.runtime.files import write_json
 from segreg.runtime.progress import Progress, Quiet
 from segreg.task import Task
@@ -77,7 +78,6 @@ def specs_of(trials: Sequence[Trial]) -> dict[str, NetworkSpec]:
 
 
 def _task(trial: Trial) -> Task:
-    from segreg.models import build
     from segreg.runs.assembly import split_of
 
     dataset = build.build_dataset(trial.recipe)

@@ -126,7 +126,6 @@ def epochs_of(directory: RunDirectory) -> list[dict[str, float]]:
 def content(file: Path) -> dict[str, Any]:
     """Return what a JSON file holds; nothing where it is missing or damaged."""
     try:
-        found = read_json(file)
+        return read_json(file)
     except SegregError:
         return {}
-    return found if isinstance(found, dict) else {}

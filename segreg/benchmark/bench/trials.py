@@ -15,6 +15,7 @@ from segreg.benchmark.pool import check_known_to_workers
 from segreg.config.diff import label_of
 from segreg.config.resolve import Resolved, resolve
 from segreg.errors import Problem, SegregError
+from segreg.models import build
 from segreg.registry.registry import Registry
 from segreg.runs.environment import sources
 from segreg.runs.run import with_absolute_paths
@@ -135,7 +136,6 @@ def with_budget(recipe: Resolved, budget: Budget | None, counts: dict[str, int])
 
 def _epochs(recipe: Resolved, steps: int, counts: dict[str, int]) -> int:
     from segreg.data.loader import batches_of
-    from segreg.models import build
     from segreg.runs.assembly import split_of
 
     of_crops = recipe.input.resize == "crop"

@@ -23,6 +23,7 @@ from segreg.benchmark.comparison.significance import (
 from segreg.errors import SegregError, did_you_mean, listed, plural
 from segreg.evaluation import statistics
 from segreg.evaluation.scores import meaning_and_way
+from segreg.models import build
 from segreg.runs.diff import same_images
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.listing import read_run
@@ -121,7 +122,7 @@ def compare(
     every = [seed for seeds in scored.values() for seed in seeds]
     _check_tasks(every)
     ids = _shared(every)
-    metrics = {one.name: _metrics(one.runs[0]) for one in groups}
+    metrics = {one.name: build.build_metrics(one.runs[0].recipe, one.runs[0].task) for one in groups}
     names = [name for name in every[0].values if all(name in seed.values for seed in every)]
     first = _chosen_model(baseline, [one.name for one in groups])
     chosen, direction = chosen_metric(metric, _directions(names, every[0].run, metrics[first]))
@@ -261,12 +262,6 @@ def _shared(every: Sequence[Scored]) -> list[str]:
             hint="`segreg diff` of two of them shows how their data differ",
         )
     return [identity for identity in every[0].ids if identity in common]
-
-
-def _metrics(run: Run) -> MetricCollection:
-    from segreg.models import build
-
-    return build.build_metrics(run.recipe, run.task)
 
 
 def chosen_metric(metric: str, directions: Mapping[str, bool | None]) -> tuple[str, bool]:

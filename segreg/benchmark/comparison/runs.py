@@ -15,10 +15,13 @@ import numpy as np
 from segreg.benchmark.comparison.compare import RunGroup, compare, fingerprint_of, fold_of, sources_of
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Model
 from segreg.benchmark.cost.record import DEFINITIONS, Cost, NetworkSpec
+from segreg.benchmark.cost.running import measure
 from segreg.benchmark.earlier import with_data_of
+from segreg.benchmark.pool import check_known_to_workers
 from segreg.config.diff import distinguishing, label_of
 from segreg.config.recipe import read_recipe
 from segreg.errors import SegregError, listed
+from segreg.models import build
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.listing import read_run
 from segreg.runs.trained_run import Run
@@ -138,9 +141,6 @@ def _costs(
 ) -> tuple[Mapping[str, Mapping[str, Cost]], list[str]]:
     if not rounds:
         return {}, []
-    from segreg.benchmark.cost.running import measure
-    from segreg.benchmark.pool import check_known_to_workers
-
     for one in groups:
         check_known_to_workers(one.runs[0].recipe)
     specs = {
@@ -198,8 +198,6 @@ def _render_disagreements(
     shown = [model for model in comparison.models if model.per_image][:_MOST_MODELS]
     if not places:
         return []
-    from segreg.models import build
-
     dataset = build.build_dataset(next(iter(groups.values())).runs[0].recipe)
     samples = {sample.id: sample for sample in dataset.samples}
     wanted = {comparison.images[place]: place for place in places}
