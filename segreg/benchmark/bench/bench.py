@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TextIO
 
+import torch
+
 from segreg.benchmark.bench.board import board
 from segreg.benchmark.bench.costs import check, costs_of
 from segreg.benchmark.bench.folder import BenchFolder, content
@@ -159,8 +161,6 @@ def _gpus(trials: Sequence[Trial]) -> list[str]:
 
     None where a recipe chooses its device.
     """
-    import torch
-
     if any(trial.recipe.train.device not in ("auto", "cuda") for trial in trials):
         return []
     count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from segreg.benchmark.bench.models import BenchModel
 from segreg.benchmark.comparison.compare import seed_of
@@ -206,8 +207,6 @@ def score_cleaned(
     chosen: Models, cleanings: Sequence[Cleaning], images: ValImages, metric: str, *, device: str, progress: Progress
 ) -> list[Collected]:
     """Predict the images with one candidate, and return the scores of its labels with each cleaning."""
-    import torch
-
     found: list[Collected] = []
     total = sum(len(samples) for _, _, samples in images.by_runs())
     with progress.watch("cleaning", total, "images") as advance:
@@ -235,15 +234,11 @@ def _predictor(run: Run, device: str) -> Predictor:
 
 
 def _target(dataset: Dataset, sample: Sample, run: Run) -> Tensor:
-    import torch
-
     return torch.from_numpy(original_mask(dataset, sample, run.recipe.input))
 
 
 def _maps(predictors: Sequence[Predictor], dataset: Dataset, sample: Sample) -> tuple[Tensor, Tensor]:
     """Return logits and probabilities, float32 `[K, H, W]`, at an image's own size, as `segreg predict` has them."""
-    import torch
-
     config = common_config(predictors)
     image = prepare_image(predictors, dataset.read_image(sample), sample.image, config)
     ((_, rows),) = predict(predictors, [image], config)

@@ -12,6 +12,7 @@ from segreg.benchmark.bench.trials import Trial
 from segreg.benchmark.cost import running
 from segreg.benchmark.cost.record import Cost, NetworkSpec
 from segreg.models import build
+from segreg.runs.assembly import split_of
 from segreg.runtime.files import write_json
 from segreg.runtime.progress import Progress, Quiet
 from segreg.task import Task
@@ -78,8 +79,6 @@ def specs_of(trials: Sequence[Trial]) -> dict[str, NetworkSpec]:
 
 
 def _task(trial: Trial) -> Task:
-    from segreg.runs.assembly import split_of
-
     dataset = build.build_dataset(trial.recipe)
     split_of(trial.recipe, dataset, Quiet())
     return dataset.task

@@ -14,9 +14,11 @@ from segreg.benchmark.bench.plan import Budget, Plan, has_values, override, reci
 from segreg.benchmark.pool import check_known_to_workers
 from segreg.config.diff import label_of
 from segreg.config.resolve import Resolved, resolve
+from segreg.data.loader import batches_of
 from segreg.errors import Problem, SegregError
 from segreg.models import build
 from segreg.registry.registry import Registry
+from segreg.runs.assembly import split_of
 from segreg.runs.environment import sources
 from segreg.runs.run import with_absolute_paths
 from segreg.runtime.output import as_file_name
@@ -135,9 +137,6 @@ def with_budget(recipe: Resolved, budget: Budget | None, counts: dict[str, int])
 
 
 def _epochs(recipe: Resolved, steps: int, counts: dict[str, int]) -> int:
-    from segreg.data.loader import batches_of
-    from segreg.runs.assembly import split_of
-
     of_crops = recipe.input.resize == "crop"
     if of_crops and recipe.crop.repeat_threshold:
         hint = "give epochs or minutes"
