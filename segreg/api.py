@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from segreg.config.recipe import Overrides, Recipe, as_written, override_words, read_recipe
 from segreg.config.resolve import Resolved, choose, resolve
-from segreg.errors import Problem, SegregError, did_you_mean, listed, with_article
-from segreg.registry.protocols import KINDS
+from segreg.errors import Problem, SegregError, listed, with_article
+from segreg.registry.protocols import KINDS, check_kind
 from segreg.registry.registry import load_registry
 from segreg.runs.load import load_run
-from segreg.runs.trained_run import Run, Weights
-from segreg.runtime.progress import Mode
+from segreg.runs.trained_run import Run, Weights, input_image
+from segreg.runtime.progress import Mode, Quiet
+from segreg.runtime.progress import progress as shown
 from segreg.task import Task
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ def init(
         SegregError: nothing reads the folder, or several datasets do, or its images can't be read.
     """
     from segreg.runs.proposal import propose
-    from segreg.runtime.progress import progress as shown
 
     return propose(
         Path(folder), load_registry(), layout=layout, overrides=overrides, budget=budget, most=most,
@@ -116,7 +116,6 @@ def run_recipe(
         SegregError: anything in the recipe, its plugins or its data is wrong.
     """
     from segreg.runs.run import start_run
-    from segreg.runtime.progress import progress as shown
 
     written = _written(recipe, overrides)
     with contextlib.ExitStack() as stack:
@@ -150,7 +149,6 @@ def resume(
             change what is past.
     """
     from segreg.runs.run import resume_run
-    from segreg.runtime.progress import progress as shown
 
     words, opened = override_words(overrides), _run(run)
     path = opened.directory.path
@@ -235,7 +233,6 @@ def evaluate(
     """
     from segreg.runs.evaluate_run import Request, rescore
     from segreg.runtime.device import prepare_process
-    from segreg.runtime.progress import progress as shown
 
     prepare_process()
     opened = _run(run)
@@ -329,8 +326,6 @@ def predict(
     from segreg.inference.predictor import common_config, predict_labels
     from segreg.inference.writer import KINDS as WRITTEN
     from segreg.inference.writer import Outputs
-    from segreg.runs.trained_run import input_image
-    from segreg.runtime.progress import progress as shown
 
     cleaning = Cleaning(min_area, fill_holes)
     several = isinstance(images, Sequence) and not isinstance(images, str)
@@ -410,7 +405,6 @@ def export(
     """
     from segreg.runs.export_run import ExportRequest, export_run
     from segreg.runtime.device import prepare_process
-    from segreg.runtime.progress import progress as shown
 
     prepare_process()
     request = ExportRequest(
@@ -446,7 +440,6 @@ def compare(
     """
     from segreg.benchmark.comparison.runs import compare_runs, run_groups_of
     from segreg.reports.comparison import write_comparison
-    from segreg.runtime.progress import progress as shown
 
     _check_least(0, rounds=rounds)
     groups = run_groups_of([_run(run) for run in runs])
@@ -530,7 +523,6 @@ def bench(
     from segreg.benchmark.bench.known import trials_in
     from segreg.benchmark.bench.plan import plan_of
     from segreg.reports.comparison import write_comparison
-    from segreg.runtime.progress import progress as shown
 
     _check_least(1, jobs=jobs)
     _check_least(0, rounds=rounds)
@@ -588,13 +580,12 @@ def tune(
     from segreg.benchmark.tune.tune import TuneBudget, finish
     from segreg.benchmark.tune.tune import tune as search_settings
     from segreg.reports.tune import write_tune
-    from segreg.runtime.progress import progress as shown
 
     budget = TuneBudget("trials", trials) if minutes is None else TuneBudget("minutes", minutes)
     require_optuna()
-    read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    read = _written(recipe, overrides)
     axes, options = axes_of_mapping(search), {"epochs": epochs, "sampler": sampler, "pruning": pruning}
-    plan = TunePlan.of(read.changed(overrides), axes, load_registry(), **options)  # type: ignore[arg-type]
+    plan = TunePlan.of(read, axes, load_registry(), **options)  # type: ignore[arg-type]
     folder = TuneFolder(Path(out or Path("tunes") / Path(read.source).stem))
     interrupted = search_settings(plan, folder, budget, shown(progress))
     record = finish(plan, folder)
@@ -612,8 +603,6 @@ def check(recipe: Recipe | Path | str, overrides: Overrides = (), *, build: bool
         overrides: what to change of it.
         build: whether to build its network with random weights too, and to take one training step on random pixels.
     """
-    from segreg.runtime.progress import Quiet
-
     try:
         resolved = _resolved(recipe, overrides)
         if build:
@@ -632,7 +621,6 @@ def data_check(recipe: Recipe | Path | str, overrides: Overrides = (), *, progre
         SegregError: the recipe is wrong, or the data set can't be found.
     """
     from segreg.runs.assembly import check_data
-    from segreg.runtime.progress import progress as shown
 
     return check_data(_resolved(recipe, overrides), shown(progress))
 
@@ -664,7 +652,6 @@ def build_loaders(recipe: Recipe | Path | str, overrides: Overrides = (), *, pro
         SegregError: the recipe is wrong, or its data; or it has `batch_augment`, whose images have two targets.
     """
     from segreg.runs.untrained import loaders
-    from segreg.runtime.progress import progress as shown
 
     return loaders(_resolved(recipe, overrides), shown(progress))
 
@@ -761,9 +748,7 @@ def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
         SegregError: there is no such part, a setting is unknown, missing or of the wrong type, or what is given does
             not serve.
     """
-    if kind not in KINDS:
-        hint = did_you_mean(kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
-        raise SegregError(f'"{kind}" is not a kind of part', hint=hint)
+    check_kind(kind)
     wanted = KINDS[kind].gives
     if len(given) != len(wanted):
         words = ", ".join(wanted) or "nothing"

@@ -17,6 +17,7 @@ from segreg.config.diff import RecipeDifference, recipe_differences
 from segreg.config.recipe import Recipe
 from segreg.config.resolve import Resolved, resolve
 from segreg.config.sections import WeightDecay
+from segreg.models import build
 from segreg.registry.registry import Registry
 from segreg.runs.trained_run import Run
 
@@ -38,10 +39,9 @@ def completed(written: Recipe, registry: Registry) -> dict[str, Any]:
 def _decouples(recipe: Resolved) -> bool:
     import torch
 
-    from segreg.models.build import build_optimizer
     from segreg.training.groups import decouples
 
-    return decouples(build_optimizer(recipe, [{"params": [torch.zeros(1, requires_grad=True)]}]))
+    return decouples(build.build_optimizer(recipe, [{"params": [torch.zeros(1, requires_grad=True)]}]))
 
 
 def differences(then: Mapping[str, Any], now: Resolved, same_data: Callable[[], bool]) -> Sequence[RecipeDifference]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segreg.config.resolve import Resolved
+from segreg.models import build
 from segreg.training.monitor import check_monitor, directions_without_images, is_loss
 
 
@@ -12,8 +13,6 @@ def larger_is_better(recipe: Resolved) -> bool:
     Raises:
         SegregError: no metric of the recipe has that name, or it has no direction.
     """
-    from segreg.models import build
-
     if is_loss(recipe.train.monitor):  # which needs no data set
         return False
     task = build.build_dataset(recipe).task
@@ -26,7 +25,5 @@ def directions_of_scores(recipe: Resolved) -> dict[str, bool | None]:
     Raises:
         SegregError: the data set can't be read, or a metric can't be built.
     """
-    from segreg.models import build
-
     task = build.build_dataset(recipe).task
     return directions_without_images(build.build_metrics(recipe, task), task)

@@ -125,11 +125,7 @@ def stop(workers: Sequence[Worker], *, patience: float = 0.0) -> None:
 
 
 def check_known_to_workers(recipe: Resolved) -> None:
-    """Refuse a recipe that names an entry which was registered in this process: its workers don't know it.
-
-    Raises:
-        SegregError: it names one.
-    """
+    """Refuse a recipe that names an entry which was registered in this process: its workers don't know it."""
     parts = [choice.part for choice in recipe.choices() if choice.part.plugin.distribution == local.REGISTERED]
     if parts:
         named = listed([f"{part.kind} {part.name}" for part in parts], quote="")
@@ -146,12 +142,7 @@ def one_line(text: str) -> str:
 
 
 def how_it_ended(exitcode: int, stage: str = "") -> str:
-    """Return a sentence for an exit status; a negative one is the signal that ended the process.
-
-    Args:
-        exitcode: the status.
-        stage: what the process was doing: "in building the network".
-    """
+    """Return a sentence for an exit status; a negative one is the signal that ended the process, in its last stage."""
     where = f" {stage}" if stage else ""
     if exitcode >= 0:
         return f"its process ended with status {exitcode}{where}"

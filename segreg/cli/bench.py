@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segreg.cli.common import add_figures, check_folder, check_least, one_file, print_json
+from segreg.cli.common import add_figures, check_folder, check_least, one_file, print_json, shown_progress
 from segreg.cli.compare import add_output, add_rounds, is_quiet, print_comparison
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.runtime.layout import show
@@ -85,10 +85,9 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.benchmark.bench.bench import bench, look, skipped
     from segreg.benchmark.bench.folder import BenchFolder
     from segreg.benchmark.bench.known import trials_in
-    from segreg.runtime.progress import progress
 
     silent = is_quiet(chosen)
-    shown = progress("quiet" if silent else "auto", sys.stderr)
+    shown = shown_progress(quiet=silent)
     folder = BenchFolder(out)
     resources = _resources(chosen.resources)
     if resources and chosen.executor == "local":

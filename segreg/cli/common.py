@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.errors import SegregError, did_you_mean, listed
-from segreg.registry.protocols import KINDS
+from segreg.errors import SegregError
 from segreg.runtime.layout import Screen, wrapped
 from segreg.runtime.output import output_to_error
 from segreg.settings import format_value
@@ -98,7 +97,6 @@ def add_actions(parser: argparse.ArgumentParser) -> Any:
 
 
 def add_wide(parser: argparse.ArgumentParser) -> None:
-    """Add `--wide`."""
     parser.add_argument("--wide", action="store_true", help="show all columns, also those that don't fit the terminal")
 
 
@@ -181,15 +179,7 @@ def add_device(parser: argparse.ArgumentParser, *, precision: str = "") -> None:
 
 
 def add_figures(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names a folder for figures."""
     parser.add_argument("--figures", type=Path, metavar="DIR", help="also write figures for a paper, as SVG and PDF")
-
-
-def check_kind(kind: str, written: str) -> None:
-    """Refuse what is not a kind of part; `written` is the command line's own word for it."""
-    if kind not in KINDS:
-        hint = did_you_mean(written, KINDS) or f"the kinds are {listed(list(KINDS))}"
-        raise SegregError(f'"{written}" is not a kind of part', hint=hint)
 
 
 def shown_progress(*, quiet: bool, stream: Any = None) -> Progress:

@@ -63,14 +63,12 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def add_rounds(parser: argparse.ArgumentParser) -> None:
-    """Add `--rounds` and `--no-cost`."""
     rounds = parser.add_mutually_exclusive_group()
     rounds.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs, at most (3)")
     rounds.add_argument("--no-cost", dest="rounds", action="store_const", const=0, help="measure no costs")
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """Add how a comparison is printed."""
     parser.add_argument("--quiet", action="store_true", help="print the result only")
     add_wide(parser)
     what = parser.add_mutually_exclusive_group()

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from segreg.cli.common import check_kind, origin, print_json
+from segreg.cli.common import origin, print_json
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.entry import Family
-from segreg.registry.protocols import KINDS
+from segreg.registry.protocols import KINDS, check_kind
 from segreg.runtime.layout import Block, Column, Screen, Table, show
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.cli.common import add_actions, add_parser, print_json
-from segreg.config.recipe import Recipe
-from segreg.errors import SegregError
+from segreg.config.recipe import Recipe, read_recipe
+from segreg.errors import SegregError, plural
 from segreg.registry.protocols import KINDS
 from segreg.runtime.layout import Pasted, Styled, show
 
@@ -125,8 +125,8 @@ def _check(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print_json([vars(outcome) for outcome in outcomes])
     else:
-        parts = len({(outcome.kind, outcome.part) for outcome in outcomes})
-        show(f"{parts} part{'' if parts == 1 else 's'} of {chosen.package}: {_counted(outcomes) or 'nothing to check'}")
+        parts = plural(len({(outcome.kind, outcome.part) for outcome in outcomes}), "part")
+        show(f"{parts} of {chosen.package}: {_counted(outcomes) or 'nothing to check'}")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
 
 
@@ -173,7 +173,6 @@ def _settings(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def _settings_of_recipe(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return what a recipe sets on the parts that are checked."""
-    from segreg.config.recipe import read_recipe
     from segreg.config.resolve import resolve
     from segreg.registry.registry import load_registry
     from segreg.testing.checks import plugins_of

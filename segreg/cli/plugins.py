@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from segreg.cli.common import print_json
-from segreg.registry.compatibility import About, about
+from segreg.registry.compatibility import About, about, stranger_installed
 from segreg.registry.entry import Entry
 from segreg.runtime.layout import Styled, complain, show
 
@@ -46,7 +46,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.registry.compatibility import stranger_installed
     from segreg.registry.registry import load_registry
 
     if chosen.verify:

@@ -82,8 +82,8 @@ def _run(chosen: argparse.Namespace) -> int:
         files, overrides = files_and_overrides(chosen.words)
         if files:
             raise SegregError(f"--resume continues with the recipe of {chosen.resume}; leave out {files[0]}")
-    if chosen.resume is not None and chosen.out is not None:
-        raise SegregError(f"--resume continues in {chosen.resume}; leave out --out")
+        if chosen.out is not None:
+            raise SegregError(f"--resume continues in {chosen.resume}; leave out --out")
 
     from segreg.registry.registry import load_registry
     from segreg.runtime.distributed import from_main, is_main

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from segreg.cli.common import check_kind, origin, print_json, shown_progress
+from segreg.cli.common import origin, print_json, shown_progress
 from segreg.errors import SegregError, with_article
-from segreg.registry.protocols import KINDS
+from segreg.registry.protocols import KINDS, check_kind
 from segreg.runtime.layout import show
 from segreg.settings import format_type, plain
 
@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    check_kind(chosen.kind, chosen.kind)
+    check_kind(chosen.kind)
     if chosen.build and chosen.kind != "encoder":
         raise SegregError(
             f"--build is for encoders, and {chosen.name} is {with_article(chosen.kind)}",

@@ -85,7 +85,6 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.benchmark.tune.folder import TuneFolder
     from segreg.benchmark.tune.record import format_record
     from segreg.reports.tune import write_tune
-    from segreg.runtime.files import finite
 
     folder = TuneFolder(out)
     budget = TuneBudget("minutes", chosen.minutes) if chosen.minutes else TuneBudget("trials", chosen.trials or TRIALS)
@@ -93,7 +92,7 @@ def execute(chosen: argparse.Namespace) -> int:
     record = finish(plan, folder)
     write_tune(record, out)
     if chosen.json:
-        print_json(finite(record.as_data()))
+        print_json(record.as_data())
     else:
         closing = ["", f"everything is in {out}; look at {out / 'report.html'}"]
         show(*format_record(record, folder), *closing, wide=chosen.wide)

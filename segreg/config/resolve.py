@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.config.recipe import KeyPath, Overrides, Recipe, read_recipe, to_yaml
 from segreg.config.sections import BESIDE, Crop, EncoderTraining, Evaluate, Input, Ramp, Split, Train
-from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
+from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, plural, with_article
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Part, Registry, load_registry
 from segreg.settings import Setting, check_value, format_type, format_value, nested, plain, settings_of
@@ -563,12 +563,12 @@ class _Check:
         for name in ("mean", "std"):
             numbers = getattr(size, name)
             if numbers is not None and len(numbers) != size.channels:
-                words = f"has {_values(len(numbers))}, but input.channels is {size.channels}"
+                words = f"has {plural(len(numbers), 'value')}, but input.channels is {size.channels}"
                 self.wrong(f'"{name}" of the section "input" {words}', ("input", name))
         if (size.mean is None) != (size.std is None):
             self.wrong('"mean" and "std" of the section "input" go together', ("input",))
         if size.mean is None and size.normalize == "imagenet" and size.channels != 3:
-            hint = f"normalize: dataset computes them; or give mean and std with {_values(size.channels)}"
+            hint = f"normalize: dataset computes them; or give mean and std with {plural(size.channels, 'value')}"
             self.wrong("ImageNet's statistics have 3 channels", ("input", "normalize"), hint)
 
     def crops(self, size: Input | None, crop: Crop | None, evaluate: Evaluate | None) -> None:
@@ -594,10 +594,6 @@ class _Check:
             self.wrong(
                 '"scales" of the section "evaluate" names none', ("evaluate", "scales"), "1.0 is the image as it is"
             )
-
-
-def _values(count: int) -> str:
-    return f"{count} value{'' if count == 1 else 's'}"
 
 
 def _reading_order(problem: Problem) -> tuple[bool, int, int]:

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segreg.errors import plural
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -122,8 +124,7 @@ def resampled_words(groups: Collection[Hashable] | None) -> str:
     """Return what is resampled, images or their groups, as in "12 groups of images"."""
     if groups is None:
         return "images"
-    count = len(set(groups))
-    return f"{count} group{'' if count == 1 else 's'} of images"
+    return f"{plural(len(set(groups)), 'group')} of images"
 
 
 def _mean(sums: Floats) -> Floats:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segreg.errors import SegregError, with_article
+from segreg.errors import SegregError, plural, with_article
 from segreg.models.contract import as_map, first_map, further_of, place_of, pyramids_of
 from segreg.models.segmenter import Segmenter
 from segreg.registry.entry import where_made
@@ -30,7 +30,7 @@ def verify(model: Segmenter, image_size: tuple[int, int], in_channels: int) -> N
     """
     training = {module: module.training for module in model.modules()}
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    words = f"an image of {image_size[0]}x{image_size[1]} with {in_channels} channel{'' if in_channels == 1 else 's'}"
+    words = f"an image of {image_size[0]}x{image_size[1]} with {plural(in_channels, 'channel')}"
     try:
         with torch.no_grad():
             model.eval()

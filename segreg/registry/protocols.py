@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from segreg.errors import SegregError, did_you_mean, listed
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -65,6 +67,14 @@ KINDS: dict[str, Kind] = {
     )
 }
 """What segreg gives each kind and what it gets back. A new kind is one more row."""
+
+
+def check_kind(kind: str, written: str = "") -> None:
+    """Refuse what is not a kind of part; `written` is the user's own word for it."""
+    if kind not in KINDS:
+        word = written or kind
+        hint = did_you_mean(word, KINDS) or f"the kinds are {listed(list(KINDS))}"
+        raise SegregError(f'"{word}" is not a kind of part', hint=hint)
 
 
 @runtime_checkable

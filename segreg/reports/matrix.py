@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
-from segreg.benchmark.matrix.record import EncoderResult, Matrix, PairResult, count_results
+from segreg.benchmark.matrix.record import Matrix, PairResult, count_results
 from segreg.reports.render import render, write
 from segreg.runtime.progress import duration
 
@@ -31,19 +29,14 @@ def write_matrix(matrix: Matrix, file: Path) -> Path:
 
 def page(matrix: Matrix) -> str:
     """Return the page."""
-
-    def of_rows(rows: Sequence[EncoderResult]) -> Counter[str]:
-        return count_results([cell for row in rows for cell in matrix.of_encoder(row.encoder)])
-
     return render(
         "matrix",
         matrix=matrix,
-        of_rows=of_rows,
         counted=count_results,
         legend=LEGEND,
         kind=_kind,
         cell_title=_title,
-        whole=of_rows(matrix.rows),
+        whole=count_results(matrix.of_rows(matrix.rows)),
         versions=[*sorted(matrix.versions.items()), ("time", f"{duration(matrix.seconds)} of one core")],
     )
 

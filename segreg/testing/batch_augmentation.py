@@ -120,11 +120,6 @@ def it_mixes(subject: Subject) -> None:
 
 
 def _mixed(part: Callable[..., Any], images: Tensor, targets: Tensor, seed: int) -> MixedBatch:
-    """Return a mixed batch.
-
-    Raises:
-        NotChecked: it is none.
-    """
     mixed = part(images, targets, np.random.default_rng(seed))
     if not isinstance(mixed, MixedBatch) or mixed.images.shape != images.shape or mixed.targets.shape != targets.shape:
         raise NotChecked("it gives no batch of the same size, see it_keeps_size_and_type")

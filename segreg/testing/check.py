@@ -78,7 +78,6 @@ class Check:
 
     @property
     def name(self) -> str:
-        """Return the check's name."""
         return self.rule.check.__name__
 
     @property
@@ -95,7 +94,6 @@ class Check:
         return self.id
 
     def outcome(self) -> Outcome:
-        """Run the check and return its outcome."""
         return self._run()[0]
 
     def __call__(self) -> None:

@@ -187,11 +187,7 @@ def _dataset(subject: Subject) -> Dataset:
 
 
 def _needs_a_place(subject: Subject) -> None:
-    """Stop where the author gave no path: a default is a folder of somebody else's, and some write into it.
-
-    Raises:
-        NotChecked: it names the settings.
-    """
+    """Stop where the author gave no path: a default is a folder of somebody else's, and some write into it."""
     subject.needs_nothing()
     paths = [name for name in _paths(subject) if subject.settings[name] is not None]
     if paths and not subject.given & set(paths):
@@ -210,7 +206,6 @@ def _some(dataset: Dataset) -> list[Sample]:
 
 
 def _read(dataset: Dataset, sample: Sample, what: str) -> Any:
-    """Read an image or a mask as an array."""
     with doing(f'reading the {what} of "{sample.id}"'):
         return np.asarray(getattr(dataset, f"read_{what}")(sample))
 

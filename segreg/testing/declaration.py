@@ -131,11 +131,7 @@ def the_table_of_contents_is_light(subject: Subject) -> None:
 
 
 def _readable(subject: Subject) -> None:
-    """Stop where the settings can't be read.
-
-    Raises:
-        NotChecked: one check tells why.
-    """
+    """Stop where the settings can't be read: one check tells why."""
     try:
         _ = subject.part.settings
     except SegregError as error:

@@ -14,7 +14,7 @@ from segreg.models.verify import verify
 from segreg.registry.registry import Part, load_registry
 from segreg.testing import inputs, networks
 from segreg.testing.check import Rule
-from segreg.testing.subject import Broken, NotChecked, Subject, doing
+from segreg.testing.subject import Broken, NotChecked, Subject, accepted, doing, needs_method
 
 MOST_DECODERS = 4
 """With how many of the installed decoders an encoder is tried."""
@@ -23,10 +23,8 @@ MOST_DECODERS = 4
 def it_can_be_built(subject: Subject) -> None:
     """Its builder gives an nn.Module with channels and strides."""
     encoder = subject.try_to_build(3)
-    try:
+    with accepted():
         check_encoder(encoder)
-    except SegregError as error:
-        raise Broken(error.problems[0].message) from error
 
 
 def channels_and_strides_are_true(subject: Subject) -> None:
@@ -51,8 +49,7 @@ def any_number_of_channels_will_do(subject: Subject) -> None:
 
 def it_dilates(subject: Subject) -> None:
     """`dilate` keeps its word: no level is coarser, strides are true, and the weights are the same objects."""
-    if not callable(getattr(subject.built(3), "dilate", None)):
-        raise NotChecked("it offers no dilate")
+    needs_method(subject.built(3), "dilate")
     dilated = 0
     for stride in (16, 8):
         encoder = subject.built(3)
@@ -134,23 +131,18 @@ def it_works_with_decoders(subject: Subject) -> None:
             verify(model, (64, 64), 3)
             model.train()
             model(inputs.image(size=(64, 64))).square().mean().backward()
-        if not any(p.grad is not None for p in encoder.parameters()) and any(True for _ in encoder.parameters()):
+        parameters = list(encoder.parameters())
+        if parameters and all(p.grad is None for p in parameters):
             raise Broken(f"with the decoder {part.name} no gradient reaches it")
     if not tried_with:
         raise NotChecked("no decoder is installed that can be built without settings")
 
 
 def _verify(encoder: Any, size: tuple[int, int], channels: int, *, words: str = "") -> None:
-    """Compare declared levels with those that an image gives.
-
-    Raises:
-        Broken: they differ, or the encoder fails.
-    """
-    try:
+    """Compare declared levels with those that an image gives."""
+    with accepted(words):
         check_encoder(encoder)
         verify(Segmenter(encoder, inputs.Finest(encoder), 1), size, channels)
-    except SegregError as error:
-        raise Broken(f"{words}{error.problems[0].message}") from error
     with torch.no_grad():
         levels = encoder.eval()(inputs.image(channels=channels, size=networks.fitting(encoder, size)))
     if not all(isinstance(level, Tensor) and level.is_floating_point() for level in levels):

@@ -49,7 +49,6 @@ class Levels(nn.Module):
         return True
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return the levels."""
         least = min(image.shape[-2:])  # no level is empty, however small the image
         pooled = [F.avg_pool2d(image, s, ceil_mode=self.rounds_up or s > least) for s in self.strides]
         return [convolution(one) for convolution, one in zip(self.convolutions, pooled, strict=True)]
@@ -64,12 +63,12 @@ class Finest(nn.Module):
         self.stride = encoder.strides[0]
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        """Return the finest level."""
         return levels[0]
 
 
+cnn = partial(Levels, 2, 4, 8, 16, 32, dilates=True)
 PYRAMIDS: Mapping[str, Callable[[], Levels]] = {
-    "a CNN (strides 2 to 32)": partial(Levels, 2, 4, 8, 16, 32, dilates=True),
+    "a CNN (strides 2 to 32)": cnn,
     "a CNN that can't dilate (strides 2 to 32)": partial(Levels, 2, 4, 8, 16, 32),
     "a hierarchical transformer (strides 4 to 32)": partial(Levels, 4, 8, 16, 32, rounds_up=False),
     "a VGG (strides 1 to 32)": partial(Levels, 1, 2, 4, 8, 16, 32, rounds_up=False),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segreg.errors import SegregError, listed
+from segreg.errors import SegregError, listed, plural
 from segreg.task import IGNORE_INDEX, Task
 from segreg.testing import inputs
 from segreg.testing.check import Rule
@@ -22,8 +22,6 @@ from segreg.testing.subject import Broken, NotChecked, Subject, doing, saved_and
 LARGEST = 1e4
 """Logits that a network may give before it is trained, or once it diverges."""
 HALF_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
-
 PAST = 200
 """Training calls, and epochs, after which a loss with a state is checked once more."""
 
@@ -143,7 +141,7 @@ def any_batch_will_do(task: Task, loss: Any) -> None:
     """One image, wide images and tall ones have a finite loss and gradient."""
     for images, size in ((1, (12, 12)), (2, (6, 20)), (2, (20, 6))):
         target = inputs.truth(task, images=images, size=size, ignored=True)
-        words = f"{images} image{'s' * (images > 1)} of {size[0]}x{size[1]}"
+        words = f"{plural(images, 'image')} of {size[0]}x{size[1]}"
         _finite(loss, inputs.answers(task, target, 1.0), target, words)
 
 
@@ -210,10 +208,7 @@ def better_answers_cost_less(task: Task, loss: Any) -> None:
     """Right answers cost less than chance, and chance less than wrong answers."""
     target = inputs.truth(task)
     sizes = {"right": 6.0, "half right": 0.5, "undecided": 0.0, "wrong": -6.0}
-    costs = [
-        (words, float(_scalar(loss, inputs.answers(task, target, size), target).detach()))
-        for words, size in sizes.items()
-    ]
+    costs = [(words, _cost(loss, inputs.answers(task, target, size), target)) for words, size in sizes.items()]
     for (better, less), (worse, more) in itertools.pairwise(costs):
         if not less < more:
             raise Broken(f"{better} answers cost {less:.4g} and {worse} answers {more:.4g}")
@@ -236,8 +231,7 @@ def classes_are_alike(subject: Subject) -> None:
             other = target[:, order]
         else:
             other = torch.where(target == IGNORE_INDEX, target, order.argsort()[target.clamp(max=task.channels - 1)])
-        first = float(_scalar(loss, logits, target).detach())
-        second = float(_scalar(loss, logits[:, order], other).detach())
+        first, second = _cost(loss, logits, target), _cost(loss, logits[:, order], other)
         if abs(first - second) > 1e-4 * max(1.0, abs(first)):
             raise Broken(f"on a {task.mode} task classes in another order make it {second:.6g}, not {first:.6g}")
     if not several:
@@ -253,7 +247,7 @@ def it_can_be_learned_from(task: Task, loss: Any) -> None:
     images = torch.cat([ones.float(), 0.1 * torch.randn(8, 1, 16, 16)], dim=1)
     network = nn.Sequential(nn.Conv2d(images.shape[1], 8, 1), nn.ReLU(), nn.Conv2d(8, task.channels, 1))
     optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
-    best = float(_scalar(loss, inputs.answers(task, target, 10.0), target).detach())
+    best = _cost(loss, inputs.answers(task, target, 10.0), target)
     costs = []
     for _ in range(60):
         value = loss(network(images), target)
@@ -275,7 +269,7 @@ def evaluation_leaves_its_state_alone(subject: Subject) -> None:
         logits = inputs.answers(task, target, 0.5)
         if isinstance(loss, nn.Module):
             loss.eval()
-        first, second = (float(_scalar(loss, logits, target).detach()) for _ in range(2))
+        first, second = (_cost(loss, logits, target) for _ in range(2))
         if first != second and not isinstance(loss, nn.Module):
             raise NotChecked("it is not a nn.Module, and can't know of evaluation")
         if first != second:
@@ -297,7 +291,11 @@ def it_goes_on_where_it_stopped(subject: Subject) -> None:
         if isinstance(first, nn.Module):
             with doing("loading its state into a new one"):
                 again.load_state_dict(saved_and_loaded(first.state_dict()))
-        wanted, found = _value(first, logits, target), _value(again, logits, target)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            wanted = _cost(first, logits, target)
+            torch.manual_seed(0)
+            found = _cost(again, logits, target)
         if wanted != found:
             raise Broken(
                 f"on a {task.mode} task after {PAST} calls it is {wanted:.6g}, and a new one with its state gives "
@@ -305,19 +303,12 @@ def it_goes_on_where_it_stopped(subject: Subject) -> None:
             )
 
 
-def _value(loss: Any, logits: Tensor, target: Tensor) -> float:
-    """Return the loss that the first call from one seed returns."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return float(_scalar(loss, logits, target).detach())
+def _cost(loss: Any, logits: Tensor, target: Tensor) -> float:
+    return float(_scalar(loss, logits, target).detach())
 
 
 def _scalar(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
-    """Return the loss, for every check but the one of just that.
-
-    Raises:
-        NotChecked: it is not a scalar.
-    """
+    """Return the loss, for every check but the one of whether it is a scalar."""
     value = loss(logits, target)
     if not isinstance(value, Tensor) or value.shape != ():
         raise NotChecked("it gives no scalar, see it_gives_a_scalar_with_a_gradient")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from segreg.evaluation.counts import image_counts
 from segreg.registry.protocols import Curve, Matrix, Reliability
@@ -26,7 +26,7 @@ from segreg.testing.modes import (
     shape_of,
     try_every_mode,
 )
-from segreg.testing.subject import Broken, NotChecked, Subject, doing
+from segreg.testing.subject import Broken, NotChecked, Subject, doing, needs_method
 from segreg.visualize.plots import plot_metrics
 
 IMAGES = 6
@@ -34,10 +34,8 @@ IMAGES = 6
 
 def it_can_be_built(subject: Subject) -> None:
     """It gives a torchmetrics.Metric for each mode that it serves, and refuses the others with a SegregError."""
-    import torchmetrics
-
     for mode, metric in try_every_mode(subject).items():
-        if not isinstance(metric, torchmetrics.Metric):
+        if not isinstance(metric, Metric):
             raise Broken(f"for a {mode} task it gives {type(metric).__name__}, which is not a torchmetrics.Metric")
 
 
@@ -167,8 +165,7 @@ def labels_alone_count(subject: Subject) -> None:
 @on_each_task
 def per_image_agrees(task: Task, metric: Any) -> None:
     """`per_image` gives an image the same beside any others, counts nothing, and has the mean that is reported."""
-    if not callable(getattr(metric, "per_image", None)):
-        raise NotChecked("it offers no per_image")
+    needs_method(metric, "per_image")
     logits, target = _batch(task)
     wanted = _scores(metric, (logits, target))
     with doing("in per_image"):
@@ -186,8 +183,7 @@ def per_image_agrees(task: Task, metric: Any) -> None:
 @on_each_task
 def scores_of_counts_agree(task: Task, metric: Any) -> None:
     """`scores_of_counts` returns for counted pixels what `compute` returns, for single images too."""
-    if not callable(getattr(metric, "scores_of_counts", None)):
-        raise NotChecked("it offers no scores_of_counts")
+    needs_method(metric, "scores_of_counts")
     logits, target = _batch(task)
     _added_up_agree(metric, logits, target, image_counts(task, logits, target, THRESHOLD), "scores_of_counts")
 
@@ -195,8 +191,7 @@ def scores_of_counts_agree(task: Task, metric: Any) -> None:
 @on_each_task
 def scores_of_sums_agree(task: Task, metric: Any) -> None:
     """`scores_of_sums` of what `sums` counts is what `compute` returns, for single images too."""
-    if not callable(getattr(metric, "sums", None)):
-        raise NotChecked("it offers no sums")
+    needs_method(metric, "sums")
     logits, target = _batch(task)
     wanted = _scores(metric, (logits, target))
     with doing("in sums"):
@@ -211,11 +206,7 @@ def scores_of_sums_agree(task: Task, metric: Any) -> None:
 
 
 def _added_up_agree(metric: Any, logits: Tensor, target: Tensor, each: Tensor, method: str) -> None:
-    """Compare the scores of what was counted `[B, ...]`, of all images and of each, with those that `compute` returns.
-
-    Raises:
-        Broken: they differ.
-    """
+    """Compare the scores of what was counted `[B, ...]`, of all images and of each, with those of `compute`."""
     wanted = _scores(metric, (logits, target))
     with doing(f"in {method}"):
         found, rows = (getattr(metric, method)(counts) for counts in (each.sum(0, keepdim=True), each))
@@ -229,8 +220,7 @@ def _added_up_agree(metric: Any, logits: Tensor, target: Tensor, each: Tensor, m
 @on_each_task
 def tables_can_be_drawn(task: Task, metric: Any) -> None:
     """`tables` returns curves, matrices and reliability by name, which can be drawn."""
-    if not callable(getattr(metric, "tables", None)):
-        raise NotChecked("it offers no tables")
+    needs_method(metric, "tables")
     _scores(metric, _batch(task))
     with doing("in tables"):
         tables = metric.tables()
@@ -267,11 +257,7 @@ def _equal(one: float, other: float, tolerance: float = 1e-6) -> bool:
 
 
 def _same(wanted: Mapping[str, float], found: Mapping[str, float], words: str) -> None:
-    """Compare two results, in which NaN equals NaN.
-
-    Raises:
-        Broken: they differ.
-    """
+    """Compare two results, in which NaN equals NaN."""
     for name in {**wanted, **found}:
         a, b = wanted.get(name, float("nan")), found.get(name, float("nan"))
         if not _equal(a, b, 1e-6 * max(1.0, abs(a))):
@@ -279,11 +265,7 @@ def _same(wanted: Mapping[str, float], found: Mapping[str, float], words: str) -
 
 
 def _same_mean(wanted: Mapping[str, float], name: str, values: Tensor, words: str) -> None:
-    """Compare the mean over images with the one that `compute` gave, if it gave one.
-
-    Raises:
-        Broken: they differ.
-    """
+    """Compare the mean over images with the one that `compute` gave, if it gave one."""
     mean, found = wanted.get(name), float(values.double().nanmean())
     if mean is not None and not _equal(found, mean):
         raise Broken(f"{name} is {mean:.6g}, but the mean of {words} is {found:.6g}")

@@ -36,9 +36,9 @@ def specimen(subject: Subject, *, images: int = 2) -> tuple[nn.Module, Any]:
         encoder, decoder = subject.built(3)
         model = Segmenter(encoder, decoder, 2)
         return model, inputs.image(images=images, size=fitting(model.encoder, fitting(model, (64, 64))))
-    shape = next(iter(inputs.PYRAMIDS.values()))()
-    decoder = subject.built(shape)
-    return decoder, [level.detach() for level in shape(inputs.image(images=images, size=fitting(decoder, (64, 64))))]
+    encoder = inputs.cnn()
+    decoder = subject.built(encoder)
+    return decoder, [level.detach() for level in encoder(inputs.image(images=images, size=fitting(decoder, (64, 64))))]
 
 
 def fitting(network: Any, size: tuple[int, int]) -> tuple[int, int]:
@@ -68,8 +68,7 @@ def difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
         (a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-12)
         for a, b in zip(one, other, strict=True)
     ]
-    worst = torch.stack(shares).max().nan_to_num(float("inf"))
-    return float(worst)
+    return float(torch.stack(shares).max().nan_to_num(float("inf")))
 
 
 def gradients_reach_every_parameter(subject: Subject) -> None:
@@ -135,11 +134,7 @@ def trains_on_one_image(encoder: Any, decoder: Any, words: str = "") -> None:
 
 
 def undecayed_are_its_own(network: nn.Module) -> None:
-    """Refuse a `no_weight_decay` that names what a network does not have.
-
-    Raises:
-        Broken: it names no parameter.
-    """
+    """Refuse a `no_weight_decay` that names what a network does not have."""
     for pattern in network.no_weight_decay():  # type: ignore[operator]
         if not any(fnmatchcase(name, pattern) for name, _ in network.named_parameters()):
             raise Broken(f"no_weight_decay names {pattern}, and it has no such parameter")
@@ -242,11 +237,7 @@ def it_exports(subject: Subject) -> None:
 
 
 def _nearly_equal(found: Sequence[Tensor], wanted: Sequence[Tensor], words: str) -> None:
-    """Compare two networks' maps.
-
-    Raises:
-        Broken: they differ by more than kernels that round in another order.
-    """
+    """Refuse maps that differ by more than those of kernels that round in another order."""
     if (share := difference(found, wanted)) > TOLERANCE:
         raise Broken(f"{words}: {share:.1%} of the largest value")
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from segreg.errors import SegregError, did_you_mean, listed
+from segreg.errors import SegregError, listed
 from segreg.registry.compatibility import DISTRIBUTION, plain_name
-from segreg.registry.protocols import KINDS
+from segreg.registry.protocols import KINDS, check_kind
 
 PREFIX = "segreg-"
 """What the names of packages of parts begin with by custom, so that they are found."""
@@ -90,9 +90,7 @@ def kinds_of(words: Iterable[str]) -> tuple[str, ...]:
     """
     wanted = [word.strip() for word in words if word.strip()]
     for word in wanted:
-        if word not in KINDS:
-            hint = did_you_mean(word, KINDS) or f"the kinds are {listed(list(KINDS))}"
-            raise SegregError(f'"{word}" is not a kind of part', hint=hint)
+        check_kind(word)
     if not wanted:
         raise SegregError("no kind of part is asked for", hint=f"the kinds are {listed(list(KINDS))}")
     return tuple(kind for kind in KINDS if kind in wanted)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from segreg.testing.check import Rule
-from segreg.testing.subject import Broken, NotChecked, Subject, doing, saved_and_loaded
+from segreg.testing.subject import Broken, Subject, doing, needs_method, saved_and_loaded
 
-RATES = (0.1, 0.01)
+PARTS = {"encoder": 0.1, "decoder": 0.01}
+"""Parts of a network with their rates."""
 STEPS, EPOCHS = 5, 4
 VALUES = (0.1, 0.5, 0.5, math.nan, 0.4, 0.4, 0.4, 0.4)
 """What an epoch's monitored value may be: better, no better, undefined."""
@@ -40,9 +41,7 @@ def it_lasts_to_the_end(subject: Subject) -> None:
 
 def rates_can_be_trained_with(subject: Subject) -> None:
     """Every rate is finite and not below 0, from the first step to the last."""
-    optimizer = _optimizer()
-    schedule = subject.built(optimizer, STEPS, EPOCHS)
-    for number, rates in enumerate(_rates(schedule, optimizer, STEPS, EPOCHS)):
+    for number, rates in enumerate(_rates_of(subject)):
         if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
             words = f"after step {number} of {STEPS * EPOCHS}"
             raise Broken(f"{words} the rates are {', '.join(f'{rate:g}' for rate in rates)}")
@@ -50,20 +49,16 @@ def rates_can_be_trained_with(subject: Subject) -> None:
 
 def some_rate_is_above_zero(subject: Subject) -> None:
     """Some step is taken with a rate above 0, in every part of the network."""
-    optimizer = _optimizer()
-    schedule = subject.built(optimizer, STEPS, EPOCHS)
-    taken = _rates(schedule, optimizer, STEPS, EPOCHS)[:-1]  # with the last one no step is taken
-    for group, rates in zip(optimizer.param_groups, zip(*taken, strict=True), strict=True):
+    taken = _rates_of(subject)[:-1]  # with the last one no step is taken
+    for part, rates in zip(PARTS, zip(*taken, strict=True), strict=True):
         if not max(rates) > 0:
-            raise Broken(f"the part {group['name']} is trained with a rate of 0 throughout")
+            raise Broken(f"the part {part} is trained with a rate of 0 throughout")
 
 
 def parts_keep_rates_of_their_own(subject: Subject) -> None:
     """Parts of the network that are given different rates are not all trained with one and the same."""
-    optimizer = _optimizer()
-    schedule = subject.built(optimizer, STEPS, EPOCHS)
-    if all(len(set(rates)) == 1 for rates in _rates(schedule, optimizer, STEPS, EPOCHS)):
-        given = " and ".join(f"{rate:g}" for rate in RATES)
+    if all(len(set(rates)) == 1 for rates in _rates_of(subject)):
+        given = " and ".join(f"{rate:g}" for rate in PARTS.values())
         raise Broken(f"parts that are given the rates {given} get one and the same rate in every step")
 
 
@@ -90,8 +85,7 @@ def it_takes_any_monitored_value(subject: Subject) -> None:
     """`epoch_end` takes values that fall, rise, stay or are undefined."""
     optimizer = _optimizer()
     schedule = subject.built(optimizer, STEPS, len(VALUES))
-    if not callable(getattr(schedule, "epoch_end", None)):
-        raise NotChecked("it offers no epoch_end")
+    needs_method(schedule, "epoch_end")
     with doing("given the monitored values"):
         rates = _rates(schedule, optimizer, STEPS, len(VALUES))
     if any(not math.isfinite(rate) or rate < 0 for row in rates for rate in row):
@@ -100,11 +94,14 @@ def it_takes_any_monitored_value(subject: Subject) -> None:
 
 def _optimizer() -> torch.optim.Optimizer:
     """Return an optimizer as the training has it: two parts, each with a rate of its own."""
-    groups = [
-        {"params": [torch.nn.Parameter(torch.ones(2))], "name": name, "lr": rate}
-        for name, rate in zip(("encoder", "decoder"), RATES, strict=True)
-    ]
-    return torch.optim.SGD(groups, lr=RATES[0], momentum=0.9)
+    groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "name": name, "lr": rate} for name, rate in PARTS.items()]
+    return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+
+
+def _rates_of(subject: Subject) -> list[tuple[float, ...]]:
+    """Return the rates of a whole training."""
+    optimizer = _optimizer()
+    return _rates(subject.built(optimizer, STEPS, EPOCHS), optimizer, STEPS, EPOCHS)
 
 
 def _rates(schedule: Any, optimizer: torch.optim.Optimizer, steps: int, epochs: int) -> list[tuple[float, ...]]:

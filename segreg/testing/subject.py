@@ -56,11 +56,7 @@ def raised(error: Exception) -> str:
 
 @contextmanager
 def doing(words: str) -> Iterator[None]:
-    """Report what was being done where something is raised: `{words}, it raises ...`.
-
-    Raises:
-        Broken: whatever was raised.
-    """
+    """Report what was being done where something is raised: `{words}, it raises ...`."""
     try:
         yield
     except (Broken, NotChecked):
@@ -69,6 +65,21 @@ def doing(words: str) -> Iterator[None]:
         raise Broken(f"{words}: {error}") from error
     except Exception as error:
         raise Broken(f"{words}, it raises {raised(error)}") from error
+
+
+@contextmanager
+def accepted(words: str = "") -> Iterator[None]:
+    """Report what segreg refuses, in its own message behind `words`."""
+    try:
+        yield
+    except SegregError as error:
+        raise Broken(f"{words}{error.problems[0].message}") from error
+
+
+def needs_method(part: Any, name: str) -> None:
+    """Stop where a part does not offer a method."""
+    if not callable(getattr(part, name, None)):
+        raise NotChecked(f"it offers no {name}")
 
 
 def saved_and_loaded(state: Any) -> Any:
@@ -147,11 +158,7 @@ class Subject:
         return part
 
     def needs_nothing(self) -> None:
-        """Stop where a setting is missing.
-
-        Raises:
-            NotChecked: it names them.
-        """
+        """Stop where a setting is missing."""
         if self.missing:
             raise NotChecked(f"needs {listed(self.missing)}")
 

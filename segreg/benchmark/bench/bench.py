@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TextIO
 
+import torch
+
 from segreg.benchmark.bench.board import board
 from segreg.benchmark.bench.costs import check, costs_of
 from segreg.benchmark.bench.folder import BenchFolder, content
@@ -89,11 +91,7 @@ def look(plan: Plan, trials: Sequence[Trial], folder: BenchFolder, *, jobs: int,
 
 
 def _check_comparable(plan: Plan, trials: Sequence[Trial]) -> None:
-    """Refuse models that can't be compared in the end: by the plan's metric, or since their data are too different.
-
-    Raises:
-        SegregError: that; or a data set can't be read.
-    """
+    """Refuse models that can't be compared in the end: by the plan's metric, or since their data are too different."""
     if plan.metric:
         for trial in _unlike(trials, lambda recipe: [metric.plain() for metric in recipe.metrics]):
             chosen_metric(plan.metric, directions_of_scores(trial.recipe))
@@ -163,8 +161,6 @@ def _gpus(trials: Sequence[Trial]) -> list[str]:
 
     None where a recipe chooses its device.
     """
-    import torch
-
     if any(trial.recipe.train.device not in ("auto", "cuda") for trial in trials):
         return []
     count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -22,7 +22,7 @@ from segreg.benchmark.bench.candidates import (
 from segreg.benchmark.bench.folder import content
 from segreg.benchmark.bench.models import RESULTS, BenchModel, models_of
 from segreg.benchmark.comparison.compare import fold_of
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.evaluation import statistics
 from segreg.evaluation.scores import of_probabilities
 from segreg.inference.cleaning import Cleaning
@@ -32,6 +32,7 @@ from segreg.runtime.progress import Progress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from segreg.runs.trained_run import Run
     from segreg.task import Task
 
 SIZES = (10, 30, 100, 300, 1000, 3000)
@@ -70,7 +71,6 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Return what it is called."""
         return " + ".join(self.models)
 
 
@@ -139,9 +139,8 @@ def best_of(path: Path, *, device: str = "auto", progress: Progress) -> Choice:
             hint="the bench's command with --metric compares by another, such as dice",
         )
     images = ValImages.of(models)
-    bench = _Bench(models, images, metric, higher, device, progress)
     scores, left_out = score_candidates(images, metric, device=device, progress=progress)
-    draws, values = _resampled(scores.values(), bench)
+    draws, values = _resampled(scores.values(), images, metric)
     wins = statistics.shares_of_best(draws, higher_is_better=higher)
     known = [number for number in range(len(values)) if not np.isnan(values[number])]
     order = sorted(known, key=lambda number: -values[number] if higher else values[number])
@@ -157,7 +156,10 @@ def best_of(path: Path, *, device: str = "auto", progress: Progress) -> Choice:
 
     first = order[0]
     single = next((number for number in order if len(names[number]) == 1), first)
-    cleaning, tried, why = _cleaned(found[0].models, bench)
+    run = next(model.runs[0] for model in models if model.name == found[0].models[0])
+    cleaning, tried, why = _cleaned(
+        found[0].models, run, images, metric, higher=higher, device=device, progress=progress
+    )
     of_folds = sorted({fold for run in models[0].runs if (fold := fold_of(run)) is not None})
     return Choice(
         bench=str(path), metric=metric, higher_is_better=higher, images=len(images.samples),
@@ -172,24 +174,11 @@ def best_of(path: Path, *, device: str = "auto", progress: Progress) -> Choice:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Bench:
-    """What is asked of a bench: its models, the images that decide, the metric, and where networks compute."""
-
-    models: Sequence[BenchModel]
-    images: ValImages
-    metric: str
-    higher_is_better: bool
-    device: str
-    progress: Progress
-
-    def model(self, name: str) -> BenchModel:
-        return next(model for model in self.models if model.name == name)
-
-
-def _resampled(scores: Iterable[Collected], bench: _Bench) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _resampled(
+    scores: Iterable[Collected], images: ValImages, metric: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return each candidate's score in each resample of images, or their groups, and seeds, `[C, R]`, and measured."""
-    measures = [one.measure(bench.images.samples, bench.images.groups).of(bench.metric) for one in scores]
+    measures = [one.measure(images.samples, images.groups).of(metric) for one in scores]
     values = np.array([statistics.of_seeds(measure).mean() for measure in measures])
     return statistics.resampled(measures, seed=statistics.SEED)[..., 0], values
 
@@ -199,10 +188,11 @@ def _estimate(mean: float, draws: NDArray[np.float64]) -> Estimate:
     return Estimate(float(mean), low, high)
 
 
-def _cleaned(chosen: Models, bench: _Bench) -> tuple[Cleaning, tuple[Tried, ...], list[str]]:
-    """Return which cleaning of a candidate's labels helps, what was tried, and why nothing was."""
-    run, images, higher = bench.model(chosen[0]).runs[0], bench.images, bench.higher_is_better
-    why = _why_not(run.task, collected(bench.metric, run, run.recipe.evaluate.threshold))
+def _cleaned(
+    chosen: Models, run: Run, images: ValImages, metric: str, *, higher: bool, device: str, progress: Progress
+) -> tuple[Cleaning, tuple[Tried, ...], list[str]]:
+    """Return which cleaning of a candidate's labels helps, what was tried, and why nothing was; `run` is one of its."""
+    why = _why_not(run.task, collected(metric, run, run.recipe.evaluate.threshold))
     if why:
         return Cleaning(), (), [why]
     masks = map(images.dataset.read_mask, images.samples[:50])
@@ -212,8 +202,8 @@ def _cleaned(chosen: Models, bench: _Bench) -> tuple[Cleaning, tuple[Tried, ...]
 
     def tried(several: Sequence[Cleaning]) -> list[Tried]:
         every = [Cleaning(), *several]
-        scores = score_cleaned(chosen, every, images, bench.metric, device=bench.device, progress=bench.progress)
-        draws, values = _resampled(scores, bench)
+        scores = score_cleaned(chosen, every, images, metric, device=device, progress=progress)
+        draws, values = _resampled(scores, images, metric)
         found = []
         for number, cleaning in enumerate(several, start=1):
             change = _estimate(values[number] - values[0], draws[number] - draws[0])
@@ -278,7 +268,7 @@ def _options(cleaning: Cleaning | Tried) -> list[str]:
 
 def format_choice(choice: Choice) -> list[Block]:
     """Return what is best, how sure that is, and the command, as lines and tables."""
-    seeds = f"{len(choice.seeds)} seed{'s' if len(choice.seeds) > 1 else ''}"
+    seeds = plural(len(choice.seeds), "seed")
     of = f"{choice.images} images" + (f" in {choice.groups} groups" if choice.groups is not None else "")
     where = f"out of fold on {of}, {choice.folds} folds" if choice.folds else f"on the {of} of the validation split"
     lines: list[Block] = [f"decided {where}, {seeds}, by {choice.metric} at the images' own size", ""]

@@ -26,7 +26,6 @@ class TrialProgress:
     """How far a run is.
 
     Attributes:
-        trial: the run.
         state: waiting, running, stopped, finished or failed.
         epoch: number of finished epochs.
         value: the best value of the monitored metric; None before there is one.
@@ -84,11 +83,7 @@ def board(
 ) -> Iterator[Callable[[], None]]:
     """Show how far the runs are; the context is a function that updates it.
 
-    Args:
-        trials: the runs.
-        folder: the bench's.
-        stream: to print to.
-        mode: "auto" is a live table on a terminal and lines elsewhere.
+    The mode "auto" is a live table on a terminal and lines elsewhere.
     """
     if mode == "quiet":
         yield lambda: None

@@ -7,9 +7,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from segreg.benchmark.bench.models import BenchModel
 from segreg.benchmark.comparison.compare import seed_of
@@ -20,13 +21,13 @@ from segreg.evaluation.scores import ImageScorer
 from segreg.evaluation.statistics import Measure
 from segreg.inference.cleaning import Cleaning, clean
 from segreg.inference.predictor import Predictor, common_config, common_threshold, predict, prepare_image
+from segreg.models import build
 from segreg.runs.records import read_split
 from segreg.runs.scored import Scored, measure_of
 from segreg.runs.trained_run import Run
 from segreg.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
     from torchmetrics import MetricCollection
 
@@ -61,8 +62,6 @@ class ValImages:
         Raises:
             SegregError: the models' data sets differ, an image is gone, or the models have none in common.
         """
-        from segreg.models import build
-
         first = models[0].runs[0]
         recipe = first.recipe
         for model in models[1:]:
@@ -144,9 +143,8 @@ class Collected:
     def measure(self, samples: Sequence[Sample], groups: Sequence[int] | None) -> Measure:
         """Return the score of the images, or of their groups; without a name where single images don't add up to it."""
         seeds = [self._scored(self.scorers[seed]) for seed in sorted(self.scorers)]
-        own = self.metrics()
         ids = [sample.id for sample in samples]
-        return measure_of(seeds, ids, own, names=[self.metric]).by_group(groups)
+        return measure_of(seeds, ids, self.metrics(), names=[self.metric], groups=groups)
 
     def _scored(self, scorer: ImageScorer) -> Scored:
         arrays = {name: block.array() for name, block in scorer.sums.items()}
@@ -156,8 +154,6 @@ class Collected:
 
 def collected(metric: str, run: Run, threshold: float) -> Collected:
     """Return what collects a candidate's scores, by the metric of a run's recipe that has this score."""
-    from segreg.models import build
-
     choices = tuple(choice for choice in run.recipe.metrics if choice.part.name == metric.partition(".")[0])
     evaluate = dataclasses.replace(run.recipe.evaluate, threshold=threshold)
     recipe = dataclasses.replace(run.recipe, metrics=choices, evaluate=evaluate)
@@ -190,14 +186,16 @@ def score_candidates(
                 target, probabilities = _target(images.dataset, sample, next(iter(runs.values()))), {}
                 for name, predictor in predictors.items():
                     logits, probabilities[name] = _maps([predictor], images.dataset, sample)
-                    _of(found, (name,), metric, runs[name], predictor).add(seed, sample.id, logits, target)
+                    of_model = found.setdefault((name,), collected(metric, runs[name], predictor.threshold))
+                    of_model.add(seed, sample.id, logits, target)
                     advance(1, note=name)
                 for pair in itertools.combinations(predictors, 2):
                     if pair not in left_out:
                         one, other = (probabilities[name] for name in pair)
                         first = predictors[pair[0]]
                         logits = first.task.logits_of(((one + other) / 2)[None], threshold=first.threshold)[0]
-                        _of(found, pair, metric, runs[pair[0]], first).add(seed, sample.id, logits, target)
+                        of_pair = found.setdefault(pair, collected(metric, runs[pair[0]], first.threshold))
+                        of_pair.add(seed, sample.id, logits, target)
     return found, left_out
 
 
@@ -205,8 +203,6 @@ def score_cleaned(
     chosen: Models, cleanings: Sequence[Cleaning], images: ValImages, metric: str, *, device: str, progress: Progress
 ) -> list[Collected]:
     """Predict the images with one candidate, and return the scores of its labels with each cleaning."""
-    import torch
-
     found: list[Collected] = []
     total = sum(len(samples) for _, _, samples in images.by_runs())
     with progress.watch("cleaning", total, "images") as advance:
@@ -228,30 +224,19 @@ def score_cleaned(
     return found
 
 
-def _of(found: dict[Models, Collected], models: Models, metric: str, run: Run, predictor: Predictor) -> Collected:
-    if models not in found:
-        found[models] = collected(metric, run, predictor.threshold)
-    return found[models]
-
-
 def _predictor(run: Run, device: str) -> Predictor:
     """Return a run's best network, which is let go with it."""
     return Run(run.directory).predictor("best", device=device, precision="recipe")
 
 
 def _target(dataset: Dataset, sample: Sample, run: Run) -> Tensor:
-    import torch
-
     return torch.from_numpy(original_mask(dataset, sample, run.recipe.input))
 
 
 def _maps(predictors: Sequence[Predictor], dataset: Dataset, sample: Sample) -> tuple[Tensor, Tensor]:
     """Return logits and probabilities, float32 `[K, H, W]`, at an image's own size, as `segreg predict` has them."""
-    import torch
-
-    pixels: NDArray[Any] = dataset.read_image(sample)
     config = common_config(predictors)
-    image = prepare_image(predictors, pixels, sample.image, config)
+    image = prepare_image(predictors, dataset.read_image(sample), sample.image, config)
     ((_, rows),) = predict(predictors, [image], config)
     strips = list(rows)
     return (

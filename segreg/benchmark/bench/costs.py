@@ -11,6 +11,8 @@ from segreg.benchmark.bench.folder import BenchFolder, content
 from segreg.benchmark.bench.trials import Trial
 from segreg.benchmark.cost import running
 from segreg.benchmark.cost.record import Cost, NetworkSpec
+from segreg.models import build
+from segreg.runs.assembly import split_of
 from segreg.runtime.files import write_json
 from segreg.runtime.progress import Progress, Quiet
 from segreg.task import Task
@@ -20,12 +22,7 @@ Costs = tuple[Mapping[str, Mapping[str, Cost]], Sequence[str]]
 
 
 def check(trials: Sequence[Trial], *, jobs: int, progress: Progress) -> Iterator[tuple[str, str]]:
-    """Build the network of each model, and run a training step of its size.
-
-    Args:
-        trials: runs of the models.
-        jobs: runs that share the memory.
-        progress: reports how far it is.
+    """Build the network of each model, and run a training step of its size; `jobs` runs share the memory.
 
     Returns:
         an iterator of each model's key and why it can't be built, trained or kept in memory; empty where it can.
@@ -44,14 +41,7 @@ def check(trials: Sequence[Trial], *, jobs: int, progress: Progress) -> Iterator
 
 
 def costs_of(trials: Sequence[Trial], folder: BenchFolder, *, rounds: int, progress: Progress) -> Costs:
-    """Return the models' costs; all are measured together unless all are known.
-
-    Args:
-        trials: the finished runs.
-        folder: the bench's.
-        rounds: how often each model is measured at most; 0 measures nothing.
-        progress: reports how far it is.
-    """
+    """Return the models' costs; all are measured together, in so many rounds at most, unless all are known."""
     keys = {trial.key for trial in trials}
     if known := _known(folder, keys):
         return known
@@ -89,9 +79,6 @@ def specs_of(trials: Sequence[Trial]) -> dict[str, NetworkSpec]:
 
 
 def _task(trial: Trial) -> Task:
-    from segreg.models import build
-    from segreg.runs.assembly import split_of
-
     dataset = build.build_dataset(trial.recipe)
     split_of(trial.recipe, dataset, Quiet())
     return dataset.task

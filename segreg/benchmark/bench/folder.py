@@ -24,11 +24,7 @@ State = Literal["waiting", "running", "stopped", "finished", "failed"]
 
 @dataclass(frozen=True)
 class TrialsFolder:
-    """A folder of trials, each of which is a run with a recipe and a log, in files of the trial's name.
-
-    Attributes:
-        path: where it is.
-    """
+    """A folder of trials, each of which is a run with a recipe and a log, in files of the trial's name."""
 
     path: Path
 
@@ -43,11 +39,6 @@ class TrialsFolder:
         return self.path / "trials"
 
     def make(self) -> None:
-        """Create the folder.
-
-        Raises:
-            SegregError: it could not be created.
-        """
         try:
             for folder in (self.runs, self.trials):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +72,6 @@ class BenchFolder(TrialsFolder):
     A run's state follows from its own files, so that nothing else can contradict them.
 
     Attributes:
-        path: where it is.
         working: names of the runs that this process has started and that have not ended.
     """
 
@@ -104,7 +94,6 @@ class BenchFolder(TrialsFolder):
         return [str(one) for one in sorted(self.runs.glob(f"{glob.escape(recipe)}_{SOURCE}*")) if one.name != key]
 
     def state(self, trial: Trial) -> State:
-        """Return how far a run is."""
         if finished(self.run(trial)):
             return "finished"
         if self.failure(trial.name).exists():
@@ -114,11 +103,9 @@ class BenchFolder(TrialsFolder):
         return "stopped" if (self.run(trial).path / STATE).exists() else "waiting"
 
     def reason(self, trial: Trial) -> str:
-        """Return why a run failed."""
         return str(content(self.failure(trial.name)).get("reason", "the reason is unknown"))
 
     def fail(self, name: str, reason: str) -> None:
-        """Record why a run failed."""
         write_json(self.failure(name), {"reason": reason})
 
 

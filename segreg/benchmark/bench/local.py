@@ -14,11 +14,17 @@ from segreg.benchmark.bench.folder import BenchFolder, finished
 from segreg.benchmark.bench.trials import Trial, source_of
 from segreg.benchmark.earlier import with_data_of
 from segreg.benchmark.pool import Send, Worker, stop
+from segreg.config.recipe import read_recipe
+from segreg.config.resolve import resolve
 from segreg.errors import SegregError, listed
+from segreg.registry.registry import load_registry
 from segreg.runs.directory import RunDirectory
+from segreg.runs.environment import sources
+from segreg.runs.run import resume_run, start_run
 from segreg.runs.trained_run import Run
 from segreg.runtime.device import cores
 from segreg.runtime.files import write_json
+from segreg.runtime.progress import progress
 
 if TYPE_CHECKING:
     from segreg.training.trainer import Stop
@@ -113,13 +119,6 @@ def work_on(recipe: Path, run: Path, source: str, stop: Stop | None = None) -> N
         source: the digest of the source of its plugins as it was when all of this began.
         stop: may end its training after an epoch.
     """
-    from segreg.config.recipe import read_recipe
-    from segreg.config.resolve import resolve
-    from segreg.registry.registry import load_registry
-    from segreg.runs.environment import sources
-    from segreg.runs.run import resume_run, start_run
-    from segreg.runtime.progress import progress
-
     directory = RunDirectory(run)
     if finished(directory):
         return

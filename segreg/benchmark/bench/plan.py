@@ -80,22 +80,14 @@ def plan_of(
     metric: str = "",
     place: Place | None = None,
 ) -> tuple[Plan, str]:
-    """Return the plan of a recipe or a bench file with what is given besides, and what to call the bench.
+    """Return the plan of a recipe or a bench file, with what `segreg.bench` is given besides, and the bench's name.
 
     Args:
         recipe: a recipe or a bench file; what is given here takes the place of what a bench file says.
-        overrides: of the recipe, for all runs.
-        vary: for each varied path its values.
-        exclude: combinations not to run.
         seeds: how many, or which; None: the bench file's, or one.
         folds: how many; None: the bench file's, or none.
         budgets: amounts by unit, at most one of which is not None.
-        baseline: values of the model that the others are compared with.
-        metric: to compare by.
         place: where these were written.
-
-    Raises:
-        SegregError: something of it is not valid.
     """
     read: Recipe | None = recipe if isinstance(recipe, Recipe) else None
     file = Path(recipe) if not isinstance(recipe, Recipe) else Path(recipe.source)
@@ -338,11 +330,7 @@ def _budget(read: Recipe) -> Budget | None:
 
 
 def budget(unit: Unit, amount: Any, place: Place | None) -> Budget:
-    """Return a budget.
-
-    Raises:
-        SegregError: the amount is not valid.
-    """
+    """Return a budget, or refuse its amount."""
     whole = unit != "minutes"
     if (
         isinstance(amount, bool)
@@ -365,8 +353,12 @@ def _wrong(read: Recipe, key: str, what: str, given: Any, *below: str) -> Segreg
     return SegregError(f'"{key}" {what}, not {format_value(given)}', place=read.place((key, *below)))
 
 
+def has_values(one: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Whether a combination has these values."""
+    return all(written_as(one[path]) == written_as(value) for path, value in values.items())
+
+
 def baseline_of(plan: Plan, combinations: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the combination that the others are compared with: the first with the plan's values."""
     every = list(combinations)
-    wanted = {path: written_as(value) for path, value in plan.baseline.items()}
-    return next((one for one in every if all(written_as(one[path]) == wanted[path] for path in wanted)), every[0])
+    return next((one for one in every if has_values(one, plan.baseline)), every[0])

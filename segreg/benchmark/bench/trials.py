@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segreg.benchmark.bench.plan import Budget, Plan, override, recipe_of, written_as
+from segreg.benchmark.bench.plan import Budget, Plan, has_values, override, recipe_of, written_as
 from segreg.benchmark.pool import check_known_to_workers
 from segreg.config.diff import label_of
 from segreg.config.resolve import Resolved, resolve
+from segreg.data.loader import batches_of
 from segreg.errors import Problem, SegregError
+from segreg.models import build
 from segreg.registry.registry import Registry
+from segreg.runs.assembly import split_of
 from segreg.runs.environment import sources
 from segreg.runs.run import with_absolute_paths
 from segreg.runtime.output import as_file_name
@@ -34,7 +37,6 @@ class Trial:
         model: what distinguishes its model from the others.
         settings: the same by recipe path, as strings.
         key: a file name, the same for all seeds and folds of a model and different for any other recipe and source.
-        seed: its seed.
         fold: the fold that it is validated on; None in a bench without folds.
         recipe: its complete recipe, paths absolute.
         source: a digest of the source of the plugins that the recipe names; empty where all are segreg's own.
@@ -68,9 +70,7 @@ def combinations(plan: Plan) -> Iterator[dict[str, Any]]:
     """Return every combination of the varied settings that is not excluded; the last setting varies fastest."""
     for values in itertools.product(*plan.vary.values()):
         one = dict(zip(plan.vary, values, strict=True))
-        if not any(
-            all(written_as(one[path]) == written_as(value) for path, value in out.items()) for out in plan.exclude
-        ):
+        if not any(has_values(one, excluded) for excluded in plan.exclude):
             yield one
 
 
@@ -137,10 +137,6 @@ def with_budget(recipe: Resolved, budget: Budget | None, counts: dict[str, int])
 
 
 def _epochs(recipe: Resolved, steps: int, counts: dict[str, int]) -> int:
-    from segreg.data.loader import batches_of
-    from segreg.models import build
-    from segreg.runs.assembly import split_of
-
     of_crops = recipe.input.resize == "crop"
     if of_crops and recipe.crop.repeat_threshold:
         hint = "give epochs or minutes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,9 +20,10 @@ from segreg.benchmark.comparison.significance import (
     verdict,
     with_ranks,
 )
-from segreg.errors import SegregError, did_you_mean, listed
+from segreg.errors import SegregError, did_you_mean, listed, plural
 from segreg.evaluation import statistics
 from segreg.evaluation.scores import meaning_and_way
+from segreg.models import build
 from segreg.runs.diff import same_images
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.listing import read_run
@@ -54,7 +56,6 @@ class RunGroup:
     """A model to compare.
 
     Attributes:
-        name: its name.
         settings: what distinguishes it from the others, by recipe path.
         runs: its finished runs, one a seed, or one a seed and fold.
     """
@@ -121,7 +122,7 @@ def compare(
     every = [seed for seeds in scored.values() for seed in seeds]
     _check_tasks(every)
     ids = _shared(every)
-    metrics = {one.name: _metrics(one.runs[0]) for one in groups}
+    metrics = {one.name: build.build_metrics(one.runs[0].recipe, one.runs[0].task) for one in groups}
     names = [name for name in every[0].values if all(name in seed.values for seed in every)]
     first = _chosen_model(baseline, [one.name for one in groups])
     chosen, direction = chosen_metric(metric, _directions(names, every[0].run, metrics[first]))
@@ -263,12 +264,6 @@ def _shared(every: Sequence[Scored]) -> list[str]:
     return [identity for identity in every[0].ids if identity in common]
 
 
-def _metrics(run: Run) -> MetricCollection:
-    from segreg.models import build
-
-    return build.build_metrics(run.recipe, run.task)
-
-
 def chosen_metric(metric: str, directions: Mapping[str, bool | None]) -> tuple[str, bool]:
     """Return the full name of the score to compare by, and whether larger values are better.
 
@@ -341,9 +336,8 @@ def _per_image(seeds: Sequence[Scored], metric: str, ids: Sequence[str]) -> tupl
     if not column or any(column not in one.columns for one in seeds):
         return ()
     values = np.array([one.columns[column][one.places(ids)] for one in seeds])
-    there = ~np.isnan(values)
-    sums, numbers = np.where(there, values, 0.0).sum(0), there.sum(0)
-    return tuple(map(float, np.where(numbers > 0, sums / np.maximum(numbers, 1), np.nan)))
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of images without a value
+        return tuple(map(float, np.nanmean(values, axis=0)))
 
 
 def _curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -352,13 +346,7 @@ def _curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
 
 
 def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -> Iterator[str]:
-    """Return the notices, the most important first.
-
-    Args:
-        scored: the runs' scores, by the model's name.
-        metric: full name of what is compared.
-        images: number of images on which all of them were scored.
-    """
+    """Return the notices, the most important first; `images` is the number of those on which all runs were scored."""
     every = [seed for seeds in scored.values() for seed in seeds]
     runs = [run for one in every for run in one.runs]
     yield from dict.fromkeys(str(run.results["notice"]) for run in runs if run.results.get("notice"))
@@ -406,7 +394,7 @@ def _few_images(groups: Sequence[Hashable] | None, ids: Sequence[str]) -> Iterat
     """Return that a test is in vain, where even the smallest p of all ways to swap images or groups is too large."""
     smallest = 2.0 ** (1 - len(set(groups or ids)))  # as they are, and all swapped
     if smallest >= SIGNIFICANT_BELOW:
-        over = statistics.resampled_words(groups) if groups else f"{len(ids)} image{'s' if len(ids) > 1 else ''}"
+        over = statistics.resampled_words(groups) if groups else plural(len(ids), "image")
         yield (
             f"Over {over} no difference is significant, whatever it is: the p of the permutation test is "
             f"{smallest:g} at least."

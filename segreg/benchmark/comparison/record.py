@@ -70,7 +70,6 @@ class Fold:
     """A run of a fold.
 
     Attributes:
-        seed: its seed.
         fold: the fold's number, from 0.
         run: its directory.
         value: the compared metric of the fold's images.
@@ -90,7 +89,6 @@ class Model:
         name: what distinguishes it from the others, such as "resnet18, dice_bce".
         settings: the same by recipe path, as strings: {"encoder": "resnet18"}.
         runs: directory of each seed's run, or of each seed's and fold's.
-        seeds: its seeds.
         values: each metric of the test images, or of all folds', by its full name such as "dice.pooled".
         difference: to the baseline; None for the baseline itself and where there is nothing to compare by.
         rank: None where there is nothing to rank by.
@@ -121,7 +119,6 @@ class Failure:
 
     Attributes:
         name: the model's.
-        seed: its seed.
         reason: one sentence or more.
         run: its directory; empty where it has none.
         fold: its fold, where it has one.
@@ -176,7 +173,6 @@ class Comparison:
     best: str = ""
 
     def as_data(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
         return asdict(self)
 
     def widest(self) -> list[tuple[int, float]]:
@@ -213,7 +209,6 @@ class Disagreement:
     """An image on which models disagree. Images are the bytes of PNG or JPEG files.
 
     Attributes:
-        id: the image's.
         image: the image itself, with its truth drawn into or beside it where `truth` is None.
         predictions: the image with a model's prediction drawn into it, by the model's name.
         values: the compared metric of this image, by the model's name; NaN where it is undefined.

@@ -15,10 +15,13 @@ import numpy as np
 from segreg.benchmark.comparison.compare import RunGroup, compare, fingerprint_of, fold_of, sources_of
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Model
 from segreg.benchmark.cost.record import DEFINITIONS, Cost, NetworkSpec
+from segreg.benchmark.cost.running import measure
 from segreg.benchmark.earlier import with_data_of
+from segreg.benchmark.pool import check_known_to_workers
 from segreg.config.diff import distinguishing, label_of
 from segreg.config.recipe import read_recipe
 from segreg.errors import SegregError, listed
+from segreg.models import build
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.listing import read_run
 from segreg.runs.trained_run import Run
@@ -105,11 +108,9 @@ def compare_runs(
     """Compare runs; return the comparison and the images on which the models disagree.
 
     Args:
-        groups: the models with their runs.
         metric: to compare by; empty: the first one.
         baseline: name of the model that the others are compared with; empty: the first.
         rounds: how often each network's costs are measured at most; 0: not at all.
-        progress: reports how far it is.
 
     Raises:
         SegregError: the runs can't be compared.
@@ -140,9 +141,6 @@ def _costs(
 ) -> tuple[Mapping[str, Mapping[str, Cost]], list[str]]:
     if not rounds:
         return {}, []
-    from segreg.benchmark.cost.running import measure
-    from segreg.benchmark.pool import check_known_to_workers
-
     for one in groups:
         check_known_to_workers(one.runs[0].recipe)
     specs = {
@@ -157,13 +155,7 @@ def _costs(
 
 
 def with_costs(comparison: Comparison, measured: Mapping[str, Mapping[str, Cost]], method: Sequence[str]) -> Comparison:
-    """Return the comparison with its models' costs.
-
-    Args:
-        comparison: without costs.
-        measured: each model's costs by name, by the model's name.
-        method: how they were measured, in sentences.
-    """
+    """Return the comparison with the measured costs of its models, by their names, and how they were measured."""
     models = [
         dataclasses.replace(model, costs={**measured.get(model.name, {}), **_of_runs(model)})
         for model in comparison.models
@@ -206,8 +198,6 @@ def _render_disagreements(
     shown = [model for model in comparison.models if model.per_image][:_MOST_MODELS]
     if not places:
         return []
-    from segreg.models import build
-
     dataset = build.build_dataset(next(iter(groups.values())).runs[0].recipe)
     samples = {sample.id: sample for sample in dataset.samples}
     wanted = {comparison.images[place]: place for place in places}

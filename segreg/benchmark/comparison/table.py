@@ -225,11 +225,7 @@ def _csv(comparison: Comparison, columns: Sequence[Column]) -> str:
 
 
 def _markdown(comparison: Comparison, columns: Sequence[Column]) -> str:
-    def cell(column: Column, given: Number | str) -> str:
-        if isinstance(given, str):
-            return _escaped(given, _MARKDOWN)
-        if math.isnan(given.value):
-            return "undefined"
+    def cell(column: Column, given: Number) -> str:
         number = column.form(given.value)
         number = f"**{number}**" if given.best else number
         if given.deviation is not None:
@@ -245,11 +241,7 @@ def _markdown(comparison: Comparison, columns: Sequence[Column]) -> str:
 
 
 def _latex(comparison: Comparison, columns: Sequence[Column]) -> str:
-    def cell(column: Column, given: Number | str) -> str:
-        if isinstance(given, str):
-            return _escaped(given, _LATEX)
-        if math.isnan(given.value):
-            return "undefined"
+    def cell(column: Column, given: Number) -> str:
         number, _, unit = column.form(given.value).partition(" ")
         number = rf"\mathbf{{{number}}}" if given.best else number
         unit = rf"\,\mathrm{{{unit}}}" if unit else ""
@@ -290,13 +282,19 @@ _LATEX = {
 
 def _written(
     columns: Sequence[Column],
-    cell: Callable[[Column, Number | str], str],
+    cell: Callable[[Column, Number], str],
     special: Mapping[str, str],
     arrows: Mapping[str, str],
 ) -> tuple[list[str], list[list[str]]]:
     """Return the heads of the columns, each with the arrow of its better direction, and the cells of each model."""
+
+    def written(column: Column, given: Number | str) -> str:
+        if isinstance(given, str):
+            return _escaped(given, special)
+        return "undefined" if math.isnan(given.value) else cell(column, given)
+
     heads = [_escaped(one.title, special) + arrows.get(one.better, "") for one in columns]
-    rows = zip(*([cell(one, given) for given in one.cells] for one in columns), strict=True)
+    rows = zip(*([written(one, given) for given in one.cells] for one in columns), strict=True)
     return heads, [list(row) for row in rows]
 
 

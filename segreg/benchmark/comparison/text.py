@@ -5,6 +5,7 @@ from __future__ import annotations
 from segreg.benchmark.comparison.record import Comparison
 from segreg.benchmark.comparison.table import Column as Cells
 from segreg.benchmark.comparison.table import Number, as_text, columns_of
+from segreg.errors import plural
 from segreg.runtime.layout import Block, Column, Styled, Table
 
 AGAIN = "--again runs what failed anew, if the cause is gone"
@@ -26,7 +27,7 @@ def format_comparison(comparison: Comparison) -> list[Block]:
     if comparison.failures:
         lines.append(AGAIN)
     if comparison.waiting:
-        lines.append(f"not finished: {comparison.waiting} run{'s' if comparison.waiting > 1 else ''}")
+        lines.append(f"not finished: {plural(comparison.waiting, 'run')}")
     if comparison.verdict:
         lines += ["", *comparison.verdict]
     return lines

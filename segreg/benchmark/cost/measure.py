@@ -16,6 +16,7 @@ from segreg.benchmark.cost.machine import CpuWatch
 from segreg.benchmark.cost.network import ExportedModel, Network, count_flops
 from segreg.benchmark.cost.record import DEFINITIONS, MemoryNeed, RoundResult
 from segreg.config.resolve import Resolved
+from segreg.errors import plural
 from segreg.runtime.device import MIB, available_mib, peak_rss_mib, prepare_process
 from segreg.task import Task
 
@@ -170,4 +171,4 @@ def _device(device: torch.device) -> str:
 
 def _batches(recipe: Resolved, count: int) -> str:
     height, width = recipe.input.size
-    return f"batches of {count} image{'' if count == 1 else 's'} of {height}x{width}"
+    return f"batches of {plural(count, 'image')} of {height}x{width}"

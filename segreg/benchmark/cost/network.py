@@ -120,7 +120,6 @@ class Network:
         return train_pass(training, batches, epoch, Quiet())[1]
 
     def synchronise(self) -> None:
-        """Wait until the device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -129,34 +128,22 @@ class Network:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported network, with images in memory, as `Network` has them.
-
-    Attributes:
-        predictor: predicts with it.
-        images: a batch to predict.
-    """
+    """An exported network, with images in memory, as `Network` has them."""
 
     predictor: Predictor
     images: Tensor
 
     @classmethod
     def of(cls, folder: str, recipe: Resolved) -> ExportedModel:
-        """Load it.
-
-        Raises:
-            SegregError: it can't be loaded.
-        """
         predictor = load_run(folder).predictor()
         return cls(predictor, _images(recipe, recipe.evaluate.batch_size or recipe.train.batch))
 
     @property
     def device(self) -> torch.device:
-        """Return where it computes."""
         return self.predictor.device
 
     @property
     def precision(self) -> Precision:
-        """Return the precision of its computations."""
         return self.predictor.precision
 
     def predict(self, count: int | None = None) -> Tensor:
@@ -171,7 +158,6 @@ class Preloaded:
     """One batch repeated, instead of an epoch's.
 
     Args:
-        batch: the batch.
         steps: least number of optimizer steps.
         of: batches in a step.
         seconds: no step begins later than this, once there were enough.
@@ -207,12 +193,7 @@ def _batch(recipe: Resolved, task: Task) -> Batch:
 def count_flops(model: nn.Module, channels: int, size: tuple[int, int]) -> int:
     """Return the operations of convolutions and matrix products for one image, a multiply-add counted as two.
 
-    They are counted on shapes alone; on values where the network can't run on shapes.
-
-    Args:
-        model: the network; it is left in evaluation mode.
-        channels: of the image.
-        size: height and width of the image in pixels.
+    They are counted on shapes alone; on values where the network can't run on shapes. It is left in evaluation mode.
     """
     model.eval()
     try:

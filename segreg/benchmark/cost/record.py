@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean, median, stdev
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.config.recipe import Recipe
@@ -47,53 +46,47 @@ _RSS = (
     "`process_memory_rss_mib` of it was there before the network"
 )
 
-DEFINITIONS: Mapping[str, CostDefinition] = MappingProxyType(
-    {
-        "parameters": CostDefinition(
-            "", "the network's parameters, those of an auxiliary decoder included, which only training uses", False
-        ),
-        "trained_parameters": CostDefinition("", "those of the parameters that training changes", False),
-        "flops": CostDefinition(
-            "FLOP",
-            "floating-point operations of convolutions and matrix products (attention's too) in one prediction for one "
-            "image of the recipe's size, a multiply-add counted as two; normalisation, activations, pooling and "
-            "resampling are not counted, nor are the taps of plain atrous convolutions that see only padding, where "
-            "the network leaves them out",
-            False,
-        ),
-        "training_images_per_second": CostDefinition(
-            "images/s",
-            f"images a second in {_TRAINING}: copy to the device, forward, losses, backward, optimizer; without "
-            "reading and augmenting; the learning rate is 0, so that random labels can't make the loss diverge",
-            True,
-        ),
-        "inference_images_per_second": CostDefinition(
-            "images/s", f"images a second in {_PREDICTION}, in {_EVALUATION_BATCH}", True
-        ),
-        "latency_p50_ms": CostDefinition(
-            "ms", f"the median time of {_PREDICTION}, for one image at a time, each waited for", False
-        ),
-        "latency_p95_ms": CostDefinition(
-            "ms", "the time that 95% of the same predictions of one image took at most, of 20 or more", False
-        ),
-        "training_memory_gpu_mib": CostDefinition("MiB", f"in {_TRAINING}, {_ALLOCATOR}", False),
-        "inference_memory_gpu_mib": CostDefinition(
-            "MiB", f"in {_PREDICTION}, in {_EVALUATION_BATCH}, {_ALLOCATOR}", False
-        ),
-        "training_memory_rss_mib": CostDefinition(
-            "MiB", f"in predictions and then in {_TRAINING}, {_RSS}", False
-        ),
-        "inference_memory_rss_mib": CostDefinition(
-            "MiB", f"in {_PREDICTION}, of one image and in {_EVALUATION_BATCH}, {_RSS}", False
-        ),
-        "process_memory_rss_mib": CostDefinition(
-            "MiB",
-            "the peak memory of the same process (peak RSS) when it had imported segreg and PyTorch, timm and SMP "
-            "(not on Windows), and built nothing; other libraries that the network is built with count as its own",
-            None,
-        ),
-    }
-)  # fmt: skip
+DEFINITIONS: Mapping[str, CostDefinition] = {
+    "parameters": CostDefinition(
+        "", "the network's parameters, those of an auxiliary decoder included, which only training uses", False
+    ),
+    "trained_parameters": CostDefinition("", "those of the parameters that training changes", False),
+    "flops": CostDefinition(
+        "FLOP",
+        "floating-point operations of convolutions and matrix products (attention's too) in one prediction for one "
+        "image of the recipe's size, a multiply-add counted as two; normalisation, activations, pooling and "
+        "resampling are not counted, nor are the taps of plain atrous convolutions that see only padding, where "
+        "the network leaves them out",
+        False,
+    ),
+    "training_images_per_second": CostDefinition(
+        "images/s",
+        f"images a second in {_TRAINING}: copy to the device, forward, losses, backward, optimizer; without "
+        "reading and augmenting; the learning rate is 0, so that random labels can't make the loss diverge",
+        True,
+    ),
+    "inference_images_per_second": CostDefinition(
+        "images/s", f"images a second in {_PREDICTION}, in {_EVALUATION_BATCH}", True
+    ),
+    "latency_p50_ms": CostDefinition(
+        "ms", f"the median time of {_PREDICTION}, for one image at a time, each waited for", False
+    ),
+    "latency_p95_ms": CostDefinition(
+        "ms", "the time that 95% of the same predictions of one image took at most, of 20 or more", False
+    ),
+    "training_memory_gpu_mib": CostDefinition("MiB", f"in {_TRAINING}, {_ALLOCATOR}", False),
+    "inference_memory_gpu_mib": CostDefinition("MiB", f"in {_PREDICTION}, in {_EVALUATION_BATCH}, {_ALLOCATOR}", False),
+    "training_memory_rss_mib": CostDefinition("MiB", f"in predictions and then in {_TRAINING}, {_RSS}", False),
+    "inference_memory_rss_mib": CostDefinition(
+        "MiB", f"in {_PREDICTION}, of one image and in {_EVALUATION_BATCH}, {_RSS}", False
+    ),
+    "process_memory_rss_mib": CostDefinition(
+        "MiB",
+        "the peak memory of the same process (peak RSS) when it had imported segreg and PyTorch, timm and SMP "
+        "(not on Windows), and built nothing; other libraries that the network is built with count as its own",
+        None,
+    ),
+}
 """Every cost by its name, in the order in which they are listed."""
 
 
@@ -130,8 +123,6 @@ class NetworkSpec:
     Attributes:
         recipe: the complete recipe, as `Resolved.plain` returns it.
         source: the recipe's name in messages.
-        classes: the task's.
-        mode: the task's.
         files: the plugin files that the recipe's parts are from.
         digest: of the plugins, other than segreg's own, that the network and its optimizer are from.
         exported: the folder of an exported network, which is measured in place of the recipe's; empty: none.
@@ -255,7 +246,7 @@ class Measurement:
     of: Mapping[str, Measured]
     rounds: int
     seconds: float
-    load: tuple[float | None, ...] = field(default=())
+    load: tuple[float | None, ...] = ()
     took: float = 0.0
 
     @property

@@ -26,8 +26,6 @@ from segreg.runtime.progress import Progress, Quiet
 
 TIMEOUT = 1800.0
 """Seconds that a process may take for one stage, such as all training steps of a round."""
-
-
 ROUNDS = 3
 PRECISE = 0.02
 """No further round begins where the standard error of each timing is at most this share of it."""
@@ -42,8 +40,6 @@ def in_a_process(
     """Return what a fresh process finds, whose memory starts small however large this process is.
 
     Args:
-        spec: the network.
-        job: what to do with it.
         seconds: that each timing of `measure` takes.
         timeout: seconds without a new stage after which the process is killed.
     """
@@ -73,7 +69,6 @@ def measure(
         specs: the networks by name.
         rounds: how often each is measured at most.
         seconds: that each of the three timings of a round takes about.
-        progress: reports how far it is.
     """
     progress = progress or Quiet()
     begun = time.monotonic()
@@ -112,16 +107,12 @@ def turns(names: Sequence[str], rounds: int) -> list[list[str]]:
 
 
 def check_memory(spec: NetworkSpec, *, jobs: int = 1) -> str:
-    """Return why runs of a network don't fit into memory, one sentence; an empty string where they do.
+    """Return why `jobs` runs of a network at a time don't fit into memory, one sentence; an empty string where they do.
 
     It is built, trained for two steps, and predicts once.
 
     What runs take besides is not counted: workers that read images, and scores of large test sets. How much memory is
     left is what the machine as a whole reports; a container's own limit is only found by running into it.
-
-    Args:
-        spec: the network.
-        jobs: how many such runs go at the same time.
     """
     found = in_a_process(spec, "memory")
     if isinstance(found, Failed):

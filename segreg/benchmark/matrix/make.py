@@ -13,7 +13,7 @@ from segreg.benchmark.matrix.store import Store, csv_table, current_results, ver
 from segreg.benchmark.pool import Send, Worker, stop, wait
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.entry import Family
-from segreg.registry.registry import Part, Registry
+from segreg.registry.registry import Part, Registry, load_registry
 from segreg.runtime.files import write_text
 from segreg.runtime.progress import Progress
 
@@ -115,7 +115,6 @@ def make(
         timeout: seconds that one pair may take.
         again: whether pairs with a result are checked once more.
         exporter: by which pairs that work are exported too; empty: none.
-        progress: reports how far it is.
 
     Raises:
         SegregError: the folder or a file in it can't be written.
@@ -161,8 +160,6 @@ class EncoderJob:
     """An encoder and the decoders to try it with, all by name.
 
     Attributes:
-        encoder: its name.
-        decoders: their names.
         family: under which the encoder is listed.
         versions: of the packages that they come from.
         exporter: by which pairs that work are exported; empty: none.
@@ -204,7 +201,6 @@ def run(
     Where not even the encoder was built, all of its pairs fail.
 
     Args:
-        jobs: what to run.
         processes: how many at a time.
         timeout: seconds that a process may take for one pair.
         finished: called with each encoder as soon as all of its pairs are known.
@@ -261,7 +257,6 @@ def _work(send: Send, encoder: str, decoders: Sequence[str], family: str, export
 
     from segreg.benchmark.matrix.trial import WHOLE, format_error, results_of
     from segreg.config.resolve import choose
-    from segreg.registry.registry import load_registry
     from segreg.runtime.device import prepare_process
 
     prepare_process()

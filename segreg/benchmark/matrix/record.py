@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +65,6 @@ class PairResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every check passed."""
         return not self.check
 
 
@@ -121,7 +120,6 @@ class Matrix:
 
     @property
     def families(self) -> dict[str, list[EncoderResult]]:
-        """The encoders of each family."""
         found: dict[str, list[EncoderResult]] = {}
         for row in self.rows:
             found.setdefault(row.family, []).append(row)
@@ -130,17 +128,19 @@ class Matrix:
     @property
     def failed(self) -> list[PairResult]:
         """The pairs that failed, in the order of rows and columns."""
-        return [cell for row in self.rows for cell in self.of_encoder(row.encoder) if not cell.ok]
+        return [cell for cell in self.of_rows(self.rows) if not cell.ok]
+
+    def of_rows(self, rows: Iterable[EncoderResult]) -> list[PairResult]:
+        """Return the pairs of some encoders, in the order of rows and columns."""
+        return [cell for row in rows for cell in self.of_encoder(row.encoder)]
 
     def of_encoder(self, encoder: str) -> list[PairResult]:
         """Return an encoder's pairs, in the order of the columns."""
-        found = (self.cells.get((encoder, decoder)) for decoder in self.decoders)
-        return [cell for cell in found if cell is not None]
+        return [self.cells[encoder, decoder] for decoder in self.decoders if (encoder, decoder) in self.cells]
 
     def of_decoder(self, decoder: str) -> list[PairResult]:
         """Return a decoder's pairs, in the order of the rows."""
-        found = (self.cells.get((row.encoder, decoder)) for row in self.rows)
-        return [cell for cell in found if cell is not None]
+        return [self.cells[row.encoder, decoder] for row in self.rows if (row.encoder, decoder) in self.cells]
 
     def reasons(self) -> list[tuple[str, str, str, list[str]]]:
         """Return (encoder, check, reason, decoders) for each encoder and reason."""
@@ -152,8 +152,9 @@ class Matrix:
     def not_exported(self) -> list[tuple[str, str, list[str]]]:
         """Return (encoder, reason, decoders) for each encoder and reason why its pairs can't be exported."""
         found: dict[tuple[str, str], list[str]] = {}
-        for cell in (cell for row in self.rows for cell in self.of_encoder(row.encoder) if cell.exports):
-            found.setdefault((cell.encoder, str(cell.exports)), []).append(cell.decoder)
+        for cell in self.of_rows(self.rows):
+            if cell.exports:
+                found.setdefault((cell.encoder, cell.exports), []).append(cell.decoder)
         return [(*key, decoders) for key, decoders in found.items()]
 
 

@@ -48,11 +48,6 @@ class Store:
         return self.folder / "cells.jsonl"
 
     def prepare(self) -> None:
-        """Create the folder.
-
-        Raises:
-            SegregError: it could not be created.
-        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -142,7 +137,7 @@ def write_summary(matrix: Matrix, file: Path) -> None:
 
 def summary(matrix: Matrix) -> str:
     """Return counts, exceptions with their reasons, and versions."""
-    whole = count_results([cell for row in matrix.rows for cell in matrix.of_encoder(row.encoder)])
+    whole = count_results(matrix.of_rows(matrix.rows))
     parts = f"{len(matrix.rows)} encoders, {len(matrix.decoders)} decoders"
     lines = [
         f"{whole['ok']} of {whole['all']} pairs work: {parts}. It took {duration(matrix.seconds)} of one core.",
@@ -159,7 +154,7 @@ def summary(matrix: Matrix) -> str:
         lines.append(f"| `{decoder}` | {of['ok']} | {of['all']} | {of['dilated']} | {of['adapted']} |{exports}")
     lines += ["", "| encoders | number | pairs that work | of |", "|---|---|---|---|"]
     for family, rows in matrix.families.items():
-        of = count_results([cell for row in rows for cell in matrix.of_encoder(row.encoder)])
+        of = count_results(matrix.of_rows(rows))
         lines.append(f"| {family} | {len(rows)} | {of['ok']} | {of['all']} |")
     if reasons := matrix.reasons():
         lines += ["", "What does not work:", "", "| encoder | decoders | check | reason |", "|---|---|---|---|"]

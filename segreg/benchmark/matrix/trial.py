@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -24,7 +25,7 @@ from segreg.benchmark.matrix.record import EncoderResult, PairResult
 from segreg.benchmark.pool import one_line
 from segreg.config.resolve import Choice, choose
 from segreg.deployment.graph import ExportGraph, trace
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.models.build import encoder_for
 from segreg.models.segmenter import Normalize, Segmenter, describe, meta_forward
 from segreg.models.verify import verify
@@ -312,7 +313,7 @@ def _run_checks(builder: _Builder, decoder: Choice, model: Segmenter, checks: Ch
             _check_shape(on_shapes(model, 3, size), size)
     odd = (small[0] - 29, small[1] - 3) if builder.one_size else (small[0] + 3, small[1] + 29)
     for channels in checks.channels:
-        yield f"{channels} channel{'' if channels == 1 else 's'}, {_format_size(odd)}"
+        yield f"{plural(channels, 'channel')}, {_format_size(odd)}"
         recorded = builder.recorded(state, decoder, channels, small)
         model.encoder = recorded  # type: ignore[assignment]
         with torch.no_grad():
@@ -378,12 +379,7 @@ def _train(model: Segmenter, size: tuple[int, int]) -> None:
 
 @dataclass
 class FirstLayer:
-    """The module with parameters of its own that ran first.
-
-    Attributes:
-        name: within the encoder; empty until one has run.
-        parameters: its own.
-    """
+    """The module with parameters of its own that ran first, by its name in the encoder; empty until one has run."""
 
     name: str = ""
     parameters: list[nn.Parameter] = field(default_factory=list)
@@ -394,17 +390,14 @@ def first_layer(encoder: nn.Module) -> Iterator[FirstLayer]:
     """Record which layer runs first while the context lasts."""
     first = FirstLayer()
 
-    def ran(name: str, module: nn.Module) -> None:
+    def ran(name: str, module: nn.Module, *_: Any) -> None:
         if not first.parameters:
             first.name, first.parameters = name, list(module.parameters(recurse=False))
 
-    def watched(name: str, module: nn.Module) -> Any:
-        return module.register_forward_hook(lambda *_: ran(name, module))
-
     hooks = [
-        watched(name, module)
+        module.register_forward_hook(partial(ran, name))
         for name, module in encoder.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
+        if list(module.parameters(recurse=False))
     ]
     try:
         yield first

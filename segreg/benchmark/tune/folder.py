@@ -32,7 +32,6 @@ class TuneFolder(TrialsFolder):
 
     @property
     def best(self) -> Path:
-        """The best recipe."""
         return self.path / "best.yaml"
 
     def run(self, trial: int) -> RunDirectory:

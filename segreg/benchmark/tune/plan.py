@@ -87,16 +87,8 @@ class TunePlan:
         return self.resolved.train.monitor
 
     def trial(self, parameters: Mapping[str, Any]) -> Resolved:
-        """Return the recipe of a trial, which leaves the test images alone.
-
-        Raises:
-            SegregError: it is not valid.
-        """
+        """Return the recipe of a trial, which leaves the test images alone."""
         return self.with_settings({**self.values(parameters), **_ON_VAL})
-
-    def best(self, parameters: Mapping[str, Any]) -> Resolved:
-        """Return the recipe with a trial's settings, otherwise as it was."""
-        return self.with_settings(self.values(parameters))
 
     def values(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a trial's parameters are as a recipe has them."""

@@ -101,7 +101,6 @@ class TuneRecord:
     remarks: tuple[str, ...]
 
     def of_state(self, state: State) -> list[Outcome]:
-        """Return the trials of a state."""
         return [one for one in self.outcomes if one.state == state]
 
     def ranked(self) -> list[Outcome]:
@@ -111,7 +110,6 @@ class TuneRecord:
         return [*completed, *(one for one in self.outcomes if one.state != "completed")]
 
     def as_data(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
         return asdict(self)
 
 

@@ -106,11 +106,9 @@ def _axis(path: str, text: str) -> Axis:
     low, dots, high = (part.strip() for part in ends.partition(".."))
     numbers = [plain_scalar(low), plain_scalar(high)] if dots else []
     numeric = bool(numbers) and all(type(one) in (int, float) for one in numbers)
-    if scale == "uniform" and not numeric:
+    if not numeric and scale not in _SCALES:
         return _choices(path, read_values(text, f"{path}={text}"))
     if scale not in ("uniform", *_SCALES):
-        if not numeric:
-            return _choices(path, read_values(text, f"{path}={text}"))
         raise _wrong(path, text, f'"{scale}" is not a scale', did_you_mean(scale, _SCALES))
     if not numeric:
         raise _wrong(path, text, "a range is two numbers with two dots between")
@@ -206,12 +204,9 @@ def check_space(axes: Sequence[Axis], recipe: Recipe, registry: Registry) -> Res
 def _pairs(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
     options = {axis.path: axis.tried for axis in axes}
     first = {path: values[0] for path, values in options.items()}
-    if len(options) == 1:
-        ((path, values),) = options.items()
-        yield from ({path: value} for value in values)
-    for one, other in itertools.combinations(options, 2):
-        for pair in itertools.product(options[one], options[other]):
-            yield first | dict(zip((one, other), pair, strict=True))
+    for paths in itertools.combinations(options, min(2, len(options))):
+        for values in itertools.product(*(options[path] for path in paths)):
+            yield first | dict(zip(paths, values, strict=True))
 
 
 def _placed(recipe: Recipe, axes: Sequence[Axis]) -> Recipe:

@@ -43,11 +43,7 @@ _PATIENCE = 60.0
 
 
 def require_optuna() -> None:
-    """Raise where Optuna is not installed.
-
-    Raises:
-        SegregError: that, with the extra that brings it.
-    """
+    """Refuse to continue without Optuna."""
     if find_spec("optuna") is None:
         raise SegregError("Optuna is not installed", hint='pip install "segreg-toolkit[tune]"')
 
@@ -58,9 +54,6 @@ class SharedStudy:
     Args:
         database: its file, which is created where it is missing.
         larger_is_better: whether a larger value is better.
-
-    Attributes:
-        study: Optuna's.
 
     Raises:
         SegregError: the file is not the database of a tune.
@@ -111,15 +104,12 @@ class SharedStudy:
         return self.study.best_trial if any(one.state.name == "COMPLETE" for one in self.study.trials) else None
 
     def complete(self, number: int, value: float) -> None:
-        """End a trial with its value."""
         self.study.tell(number, value)
 
     def prune(self, number: int, reason: str) -> None:
-        """End a trial that was pruned."""
         self._end(number, "PRUNED", **{REASON: reason})
 
     def fail(self, number: int, reason: str) -> None:
-        """End a trial that failed."""
         self._end(number, "FAIL", **{REASON: reason})
 
     def ask_again(self, number: int, reason: str) -> None:
@@ -142,11 +132,7 @@ class SharedStudy:
     def judge(self, number: int, *, monitor: str, epochs: int, pruning: Pruning) -> Stop:
         """Return what is called after each epoch of a trial, reports its value, and returns why it is pruned, or None.
 
-        Args:
-            number: the trial's.
-            monitor: the value that is reported.
-            epochs: of the recipe, of which the first are not pruned.
-            pruning: how trials are pruned.
+        The first of the recipe's `epochs` are not pruned.
         """
         from optuna.pruners import MedianPruner, NopPruner
         from optuna.samplers import RandomSampler

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.benchmark.bench.folder import content, epochs_of, finished
 from segreg.benchmark.bench.local import PATIENCE, work_on
 from segreg.benchmark.bench.trials import source_of
+from segreg.benchmark.cost import running
+from segreg.benchmark.cost.record import NetworkSpec
 from segreg.benchmark.pool import Send, Worker, stop
 from segreg.benchmark.tune.folder import TuneFolder, name_of
 from segreg.benchmark.tune.plan import TunePlan, differences, one_by_one
 from segreg.benchmark.tune.record import Outcome, TuneRecord, format_values, outcome_of, record_of, seconds_of
 from segreg.benchmark.tune.study import PRUNED, Pruning, SharedStudy
 from segreg.errors import SegregError
+from segreg.models import build
 from segreg.runs.directory import RunDirectory
 from segreg.runs.trained_run import Run
 from segreg.runtime.files import read_json, write_json, write_text
@@ -263,15 +266,11 @@ def write_best(plan: TunePlan, folder: TuneFolder, shared: SharedStudy) -> None:
         f"The test images were not scored: segreg run {folder.best} does so in the end.",
         *(f"{format_values({axis.path: values[axis.path]})}, searched {axis}" for axis in plan.axes),
     ]
-    write_text(folder.best, plan.best(best.params).yaml(header="\n".join(header)))
+    write_text(folder.best, plan.with_settings(values).yaml(header="\n".join(header)))
 
 
 def check_models(plan: TunePlan, progress: Progress) -> list[str]:
     """Build and train each network that the search may propose, one setting changed at a time; return what fails."""
-    from segreg.benchmark.cost.record import NetworkSpec
-    from segreg.benchmark.cost.running import check_memory
-    from segreg.models import build
-
     task = build.build_dataset(plan.resolved).task
     specs: dict[str, tuple[Mapping[str, Any], NetworkSpec]] = {}
     for values in one_by_one(plan.axes):
@@ -280,7 +279,7 @@ def check_models(plan: TunePlan, progress: Progress) -> list[str]:
     wrong = []
     with progress.watch("checking that every model trains", len(specs), "models") as advance:
         for settings, spec in specs.values():
-            if reason := check_memory(spec):
+            if reason := running.check_memory(spec):
                 wrong.append(f"{format_values(settings)}: {reason}")
             advance(note=format_values(settings))
     return wrong
