@@ -20,7 +20,8 @@ from segreg.registry.protocols import KINDS
 from segreg.registry.registry import load_registry
 from segreg.runs.load import load_run
 from segreg.runs.trained_run import Run, Weights
-from segreg.runtime.progress import Mode
+from segreg.runtime.progress import Mode, Quiet
+from segreg.runtime.progress import progress as shown
 from segreg.task import Task
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ def init(
         SegregError: nothing reads the folder, or several datasets do, or its images can't be read.
     """
     from segreg.runs.proposal import propose
-    from segreg.runtime.progress import progress as shown
 
     return propose(
         Path(folder), load_registry(), layout=layout, overrides=overrides, budget=budget, most=most,
@@ -116,7 +116,6 @@ def run_recipe(
         SegregError: anything in the recipe, its plugins or its data is wrong.
     """
     from segreg.runs.run import start_run
-    from segreg.runtime.progress import progress as shown
 
     written = _written(recipe, overrides)
     with contextlib.ExitStack() as stack:
@@ -150,7 +149,6 @@ def resume(
             change what is past.
     """
     from segreg.runs.run import resume_run
-    from segreg.runtime.progress import progress as shown
 
     words, opened = override_words(overrides), _run(run)
     path = opened.directory.path
@@ -235,7 +233,6 @@ def evaluate(
     """
     from segreg.runs.evaluate_run import Request, rescore
     from segreg.runtime.device import prepare_process
-    from segreg.runtime.progress import progress as shown
 
     prepare_process()
     opened = _run(run)
@@ -330,7 +327,6 @@ def predict(
     from segreg.inference.writer import KINDS as WRITTEN
     from segreg.inference.writer import Outputs
     from segreg.runs.trained_run import input_image
-    from segreg.runtime.progress import progress as shown
 
     cleaning = Cleaning(min_area, fill_holes)
     several = isinstance(images, Sequence) and not isinstance(images, str)
@@ -410,7 +406,6 @@ def export(
     """
     from segreg.runs.export_run import ExportRequest, export_run
     from segreg.runtime.device import prepare_process
-    from segreg.runtime.progress import progress as shown
 
     prepare_process()
     request = ExportRequest(
@@ -446,7 +441,6 @@ def compare(
     """
     from segreg.benchmark.comparison.runs import compare_runs, run_groups_of
     from segreg.reports.comparison import write_comparison
-    from segreg.runtime.progress import progress as shown
 
     _check_least(0, rounds=rounds)
     groups = run_groups_of([_run(run) for run in runs])
@@ -530,7 +524,6 @@ def bench(
     from segreg.benchmark.bench.known import trials_in
     from segreg.benchmark.bench.plan import plan_of
     from segreg.reports.comparison import write_comparison
-    from segreg.runtime.progress import progress as shown
 
     _check_least(1, jobs=jobs)
     _check_least(0, rounds=rounds)
@@ -588,7 +581,6 @@ def tune(
     from segreg.benchmark.tune.tune import TuneBudget, finish
     from segreg.benchmark.tune.tune import tune as search_settings
     from segreg.reports.tune import write_tune
-    from segreg.runtime.progress import progress as shown
 
     budget = TuneBudget("trials", trials) if minutes is None else TuneBudget("minutes", minutes)
     require_optuna()
@@ -612,8 +604,6 @@ def check(recipe: Recipe | Path | str, overrides: Overrides = (), *, build: bool
         overrides: what to change of it.
         build: whether to build its network with random weights too, and to take one training step on random pixels.
     """
-    from segreg.runtime.progress import Quiet
-
     try:
         resolved = _resolved(recipe, overrides)
         if build:
@@ -632,7 +622,6 @@ def data_check(recipe: Recipe | Path | str, overrides: Overrides = (), *, progre
         SegregError: the recipe is wrong, or the data set can't be found.
     """
     from segreg.runs.assembly import check_data
-    from segreg.runtime.progress import progress as shown
 
     return check_data(_resolved(recipe, overrides), shown(progress))
 
@@ -664,7 +653,6 @@ def build_loaders(recipe: Recipe | Path | str, overrides: Overrides = (), *, pro
         SegregError: the recipe is wrong, or its data; or it has `batch_augment`, whose images have two targets.
     """
     from segreg.runs.untrained import loaders
-    from segreg.runtime.progress import progress as shown
 
     return loaders(_resolved(recipe, overrides), shown(progress))
 
