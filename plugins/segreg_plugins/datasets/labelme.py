@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import Problem, SegregError, did_you_mean
 from segreg.registry.protocols import Dataset, Recognised, Sample
-from segreg.runtime.files import expanded
+from segreg.runtime.files import expanded, natural_key
 from segreg_plugins.datasets.annotation_files import (
     inside,
     is_file,
@@ -26,7 +26,7 @@ from segreg_plugins.datasets.annotation_files import (
     what_it_holds,
 )
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
-from segreg_plugins.datasets.images import missing_folder, natural_key
+from segreg_plugins.datasets.images import missing_folder
 from segreg_plugins.datasets.listing import counted, evenly, head, listing
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.shapes import (

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Objects, Sample
+from segreg.runtime.files import natural_key
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.class_choice import NOTHING, Mode, Others, class_task
-from segreg_plugins.datasets.images import natural_key
 from segreg_plugins.datasets.masks import read_image, upright_size
 from segreg_plugins.datasets.polygons import Fate, extends, fate_of
 
