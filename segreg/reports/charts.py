@@ -35,6 +35,8 @@ _VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", GROUND: "ground", ACCENT: 
 """matplotlib knows no CSS variables: these colours are replaced by them in the SVG."""
 _LOG_SPAN = 20
 """Largest by smallest value above which an axis is logarithmic."""
+_MOST_WRITTEN = 300
+"""Highest by lowest value of a logarithmic axis, below which 2 and 5 are written too."""
 _OFFSETS = [(x * away, y * away) for away in (9, 18, 32, 48)
             for x, y in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, -1), (1, 1), (-1, 1))]  # fmt: skip
 """Points from a marker to its name; the first place that is free is taken."""
@@ -54,12 +56,17 @@ def is_log(values: Sequence[float]) -> bool:
     return bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_SPAN
 
 
+def log_locator(low: float, high: float) -> LogLocator:
+    """Return the ticks of a logarithmic axis: powers of ten, and 2 and 5 of each where there is room."""
+    return LogLocator(subs=(1, 2, 5) if high / low < _MOST_WRITTEN else (1,))
+
+
 def scale(axes: Axes, axis: str, values: Sequence[float], *, log: bool = False, ticks: int = 7) -> None:
     """Make an axis linear or logarithmic, and write its ticks with k, M and G where values are large."""
     one = getattr(axes, f"{axis}axis")
     getattr(axes, f"set_{axis}scale")("log" if log else "linear")
     if log:
-        one.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) / min(values) < 300 else (1,)))
+        one.set_major_locator(log_locator(min(values), max(values)))
         one.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
         one.set_minor_locator(LogLocator(subs=()))
     else:

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from segreg.benchmark.tune.record import Outcome, TuneRecord, format_setting, format_values
-from segreg.reports.charts import ACCENT, GROUND, INK, SOFT, Chart, scale
+from segreg.reports.charts import ACCENT, GROUND, INK, SOFT, Chart, log_locator, scale
 from segreg.reports.render import cut, is_known, number, short
 
 _MOST_CHOICES = 24
 """Choices of an axis that are written; of more, every so many."""
-_DECADES = 300
-"""Highest by lowest value of a logarithmic axis, below which 2 and 5 are written too."""
 
 
 def history(record: TuneRecord) -> Markup:
@@ -145,8 +143,7 @@ class _Axis:
         if self.high <= self.low:
             return [(0.5, format_setting(self.low))]
         whole = isinstance(self.low, int) and isinstance(self.high, int)
-        many = self.log and self.high / self.low < _DECADES
-        locator = LogLocator(subs=(1, 2, 5) if many else (1,)) if self.log else MaxNLocator(5, integer=whole)
+        locator = log_locator(self.low, self.high) if self.log else MaxNLocator(5, integer=whole)
         inside = [float(value) for value in locator.tick_values(self.low, self.high) if self.low <= value <= self.high]
         return [(self.at(value), short(value)) for value in inside]
 
