@@ -110,8 +110,12 @@ class Chart:
         """Write the axes' labels: x below, y above the axis at the left."""
         self.axes.set_xlabel(printable(x), color=INK, fontsize=11, parse_math=False)
         if y:
-            self.axes.annotate(printable(y), (0, 1), (-self.axes.bbox.x0 + 4, 10), xycoords="axes fraction", color=INK,
-                               textcoords="offset points", fontsize=11, parse_math=False)  # fmt: skip
+            self.write(printable(y), (0, 1), (-self.axes.bbox.x0 + 4, 10), "axes fraction", va="baseline")
+
+    def write(self, text: str, place: Any, away: tuple[float, float], coordinates: Any = "data", **look: Any) -> Any:
+        """Write text some points away from a place, and return it."""
+        look = {"fontsize": 11, "color": INK, "va": "center", "parse_math": False, "annotation_clip": False, **look}
+        return self.axes.annotate(text, place, away, coordinates, textcoords="offset points", **look)
 
     def names(self, places: Sequence[tuple[float, float]], names: Sequence[str], taken: Sequence[Bbox]) -> list[Any]:
         """Write names beside points so that none covers another; one without a free place is left out.
@@ -127,8 +131,7 @@ class Chart:
         blocked = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
         written: list[Any] = []
         for place, name in zip(places, names, strict=True):
-            text = self.axes.annotate(cut(name, 34), place, (0, 0), textcoords="offset points", fontsize=11, color=INK,
-                                      va="center", parse_math=False, annotation_clip=False)  # fmt: skip
+            text = self.write(cut(name, 34), place, (0, 0))
             free: list[tuple[int, tuple[float, float], str, Bbox]] = []
             for dx, dy in _OFFSETS:
                 text.set(x=dx, y=dy, ha="left" if dx > 0 else "right" if dx < 0 else "center")
@@ -275,11 +278,8 @@ def forest(comparison: Comparison) -> tuple[Markup, list[str]]:
         seeds = list(filter(is_known, value.of_seeds))
         chart.mark(*axes.plot(seeds, [row + 0.28] * len(seeds), "o", ms=5, mfc="none", mec=color), **mark, kind="ring")
         beside = axes.get_yaxis_transform()
-        about = f"{number(value.mean)} {interval(value)}".rstrip()
-        offset: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 11, "color": INK}
-        offset["annotation_clip"] = False
-        name = axes.annotate(cut(model.name, 34), (0, row), (-224, 0), beside, parse_math=False, **offset)
-        figures = axes.annotate(about, (1, row), (14, 0), beside, **offset)
+        name = chart.write(cut(model.name, 34), (0, row), (-224, 0), beside)
+        figures = chart.write(f"{number(value.mean)} {interval(value)}".rstrip(), (1, row), (14, 0), beside)
         (sign,) = axes.plot([-238 / 570], [row], marker, color=color, ms=8, mec=GROUND, transform=beside, clip_on=False)
         for artist in (name, figures, sign):
             chart.mark(artist, **mark)
@@ -287,8 +287,8 @@ def forest(comparison: Comparison) -> tuple[Markup, list[str]]:
     if baseline is not None and is_known(baseline.mean):
         line = axes.axvline(baseline.mean, color=SOFT, linewidth=1.2, linestyle="--", zorder=1)
         chart.mark(line, kind="baseline")
-        axes.annotate("baseline", (baseline.mean, 1), (0, 6), ("data", "axes fraction"), textcoords="offset points",
-                      ha="center", color=SOFT, fontsize=11)  # fmt: skip
+        above = ("data", "axes fraction")
+        chart.write("baseline", (baseline.mean, 1), (0, 6), above, ha="center", va="baseline", color=SOFT)
     axes.set(ylim=(len(rows) - 0.5, -0.5), yticks=[])
     axes.spines["left"].set_visible(False)
     chart.label(f"{comparison.metric} ({'higher' if comparison.higher_is_better else 'lower'} is better)")
