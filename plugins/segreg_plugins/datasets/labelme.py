@@ -39,7 +39,7 @@ from segreg_plugins.datasets.shapes import (
     shape_dataset,
     shapes_of,
 )
-from segreg_plugins.datasets.sources import source_error
+from segreg_plugins.datasets.sources import found_root
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,9 +90,7 @@ def labelme(
         SegregError: files are missing or not as they should be, or settings don't fit them.
     """
     pattern = group_pattern(groups)
-    root = expanded(root)
-    if problem := missing_folder(root, "root"):
-        raise source_error([problem], SOURCE)
+    root = found_root(root, [], source=SOURCE)
     folder = None if images is None else expanded(images)
     if folder is not None and (problem := missing_folder(folder, "images")):
         raise SegregError.of([problem])
