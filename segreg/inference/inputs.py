@@ -64,7 +64,7 @@ def find_images(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[I
         elif path.exists():
             files, base = [path], path.parent
         elif glob.has_magic(word):
-            base = _fixed_part(path)
+            base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))  # above the first wildcard
             files = list(_matches(path, kept_out))
         else:
             problems.append(_missing(word, path))
@@ -118,11 +118,6 @@ def _matches(pattern: Path, without: Sequence[str]) -> Iterator[Path]:
                 yield path
         elif path.is_dir() and not recursive:
             yield from in_folder(path, without)
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """Return the folder above a pattern's first wildcard."""
-    return Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1]))
 
 
 def _missing(word: str, path: Path) -> Problem:
