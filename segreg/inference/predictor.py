@@ -645,7 +645,7 @@ def _maps(
             return fit_image(as_network_input(values, section, statistics), section)
         return as_network_input(fit_image(values, section), section, statistics)
 
-    def maps(flip: tuple[int, ...]) -> list[Tensor]:
+    def maps(images: Tensor, flip: tuple[int, ...]) -> list[Tensor]:
         turned = images.flip(flip).contiguous(memory_format=torch.channels_last) if flip else images
         found = predictor.logits(turned)
         found = found.flip(flip) if flip else found
@@ -654,7 +654,7 @@ def _maps(
 
     with torch.inference_mode():
         images = torch.from_numpy(np.stack([fitted(*each) for each in seen])).permute(0, 3, 1, 2)  # channels-last
-        return _means(maps(flip) for flip in config.turned)
+        return _means(maps(images, flip) for flip in config.turned)
 
 
 def _in_tiles(predictors: Sequence[Predictor], size: Size, config: InferenceConfig) -> bool:
