@@ -22,18 +22,14 @@ def recipe_text(values: Mapping[str, Any], reasons: Mapping[tuple[str, ...], str
     parts = ["\n".join(f"# {_on_one_line(line)}".rstrip() for line in header)]
     for name, section in values.items():
         if isinstance(section, Mapping):
-            lines = [
-                (f"  {key}: {one_line(key, value)}", reasons.get((name, key), "")) for key, value in section.items()
-            ]
-            parts.append("\n".join([f"{name}:", *_aligned(lines)]))
+            inside = {key: f"  {key}: {one_line(key, value)}" for key, value in section.items()}
         elif isinstance(section, list) and section and isinstance(section[0], Mapping):
-            lines = [
-                (f"  - {one_line(name, item)}", reasons.get((name, str(place)), ""))
-                for place, item in enumerate(section)
-            ]
-            parts.append("\n".join([f"{name}:", *_aligned(lines)]))
+            inside = {str(place): f"  - {one_line(name, item)}" for place, item in enumerate(section)}
         else:
             parts.append("\n".join(_aligned([(f"{name}: {one_line(name, section)}", reasons.get((name,), ""))])))
+            continue
+        lines = _aligned([(line, reasons.get((name, key), "")) for key, line in inside.items()])
+        parts.append("\n".join([f"{name}:", *lines]))
     return "\n\n".join(parts) + "\n"
 
 

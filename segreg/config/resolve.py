@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,9 +267,9 @@ class _Check:
         scored = evaluate is None or isinstance(evaluate, dict)
         found: dict[str, Any] = {
             "seed": self.seed(values.get("seed", 0)),
-            "dataset": self.needed_part("dataset", "dataset"),
+            "dataset": self.needed_part("dataset"),
             **self.network(),
-            "optimizer": self.needed_part("optimizer", "optimizer"),
+            "optimizer": self.needed_part("optimizer"),
             "auxiliary": self.optional_part("decoder", "auxiliary", weighted=True),
             **{name: self.section(name, values.get(name)) for name in SETTINGS if name != "evaluate"},
             "evaluate": self.section("evaluate", evaluate),
@@ -301,7 +301,7 @@ class _Check:
     def network(self) -> dict[str, Choice | None]:
         """Return the parts of the network but an auxiliary decoder: a whole one, or an encoder and a decoder."""
         if self.recipe.values.get("network") is None:
-            return {"network": None, **{name: self.needed_part(name, name) for name in ("encoder", "decoder")}}
+            return {"network": None, **{name: self.needed_part(name) for name in ("encoder", "decoder")}}
         for name in ("encoder", "decoder", "auxiliary"):
             if self.recipe.values.get(name) is not None:
                 hint = f"leave one of them out, or write {name}: null"
@@ -329,26 +329,22 @@ class _Check:
 
     def section(self, name: str, value: Any) -> Any:
         section, path = SETTINGS[name], (name,)
-        if value is None:
-            value = {}
+        value = {} if value is None else value
         if not isinstance(value, Mapping):
             hint = "a colon is followed by a blank" if isinstance(value, str) and ":" in value else ""
             self.wrong(f'the section "{name}" holds settings, not {format_value(value)}', path, hint)
             return None
-        settings = settings_of(section)
         problems_before = len(self.problems)
-        checked = self.settings(f'the section "{name}"', settings, value, path)
-        if len(self.problems) > problems_before:
-            return None
-        complete = {n: s.default for n, s in settings.items() if not s.required}
-        return section(**{**complete, **checked})
+        checked = self.settings(f'the section "{name}"', settings_of(section), value, path)
+        return None if len(self.problems) > problems_before else section(**checked)
 
-    def needed_part(self, kind: str, name: str) -> Choice | None:
-        if self.recipe.values.get(name) is None:
-            place = (name,) if name in self.recipe.values else ()
-            self.wrong(f'the section "{name}" is missing: it names {with_article(kind)}', place, self.choice_of(kind))
+    def needed_part(self, kind: str) -> Choice | None:
+        """Return the part of a section that has its kind's name."""
+        if self.recipe.values.get(kind) is None:
+            place = (kind,) if kind in self.recipe.values else ()
+            self.wrong(f'the section "{kind}" is missing: it names {with_article(kind)}', place, self.choice_of(kind))
             return None
-        return self.part(kind, (name,), self.recipe.values[name])
+        return self.part(kind, (kind,), self.recipe.values[kind])
 
     def optional_part(self, kind: str, name: str, *, weighted: bool = False) -> Choice | None:
         value = self.recipe.values.get(name)
@@ -472,34 +468,38 @@ class _Check:
         split, size, train = found["split"], found["input"], found["train"]
         if split is not None:
             self.split(split.complete())
-        if train is not None and train.batch_size == "auto" and train.accumulate > 1:
-            hint = "set effective_batch_size to the images of a step, and leave accumulate out"
-            self.wrong(
-                '"accumulate" does not go with batch_size: auto, which adds up itself', ("train", "accumulate"), hint
-            )
-        if train is not None and train.batch_size != "auto" and train.effective_batch_size is not None:
-            hint = f"set batch_size: auto, or leave it out; the batch has {train.batch_size} images"
-            self.wrong('"effective_batch_size" goes with batch_size: auto', ("train", "effective_batch_size"), hint)
-        if train is not None and train.start_part == "encoder" and train.start_from is None:
-            self.wrong('"start_part" goes with start_from, which names the weights', ("train", "start_part"))
-        if train is not None and train.swa_start is not None:
-            if train.ema is not None:
-                hint = "ema averages over steps and swa_start over epochs: leave one of them out"
-                self.wrong('"swa_start" does not go with ema', ("train", "swa_start"), hint, at_key=True)
-            if train.swa_start >= train.epochs:
-                message = f'"swa_start": from epoch {train.swa_start} on, {train.epochs} epochs have no two to average'
-                self.wrong(message, ("train", "swa_start"))
-        if found["batch_augment"] and train is not None and train.batch == 1:
-            hint = "set train.batch_size to 2 or more, or leave the section out"
-            self.wrong("batches of one image have nothing to be mixed with", ("batch_augment",), hint, at_key=True)
-        changes = any(choice and isinstance(choice.weight, Ramp) for choice in found["loss"])
-        if changes and train is not None and train.monitor in ("val.loss", "train.loss"):
-            message = f'train.monitor: "{train.monitor}" can\'t choose the best epoch, as weights of its terms change'
-            self.wrong(message, ("loss",), "monitor a metric such as val.dice.pooled, or a single term of the loss")
+        if train is not None:
+            self.train(train, found["batch_augment"], found["loss"])
         self.crops(size, found["crop"], found["evaluate"])
         self.trained(found["encoder"] or found["network"], found["optimizer"], train)
         if size is not None:
             self.values(size)
+
+    def train(self, train: Train, batch_augment: Sequence[object], losses: Sequence[Choice | None]) -> None:
+        """Check the section train, and what depends on it of how batches are mixed and losses are weighted."""
+        if train.batch_size == "auto" and train.accumulate > 1:
+            hint = "set effective_batch_size to the images of a step, and leave accumulate out"
+            self.wrong(
+                '"accumulate" does not go with batch_size: auto, which adds up itself', ("train", "accumulate"), hint
+            )
+        if train.batch_size != "auto" and train.effective_batch_size is not None:
+            hint = f"set batch_size: auto, or leave it out; the batch has {train.batch_size} images"
+            self.wrong('"effective_batch_size" goes with batch_size: auto', ("train", "effective_batch_size"), hint)
+        if train.start_part == "encoder" and train.start_from is None:
+            self.wrong('"start_part" goes with start_from, which names the weights', ("train", "start_part"))
+        if train.swa_start is not None and train.ema is not None:
+            hint = "ema averages over steps and swa_start over epochs: leave one of them out"
+            self.wrong('"swa_start" does not go with ema', ("train", "swa_start"), hint, at_key=True)
+        if train.swa_start is not None and train.swa_start >= train.epochs:
+            message = f'"swa_start": from epoch {train.swa_start} on, {train.epochs} epochs have no two to average'
+            self.wrong(message, ("train", "swa_start"))
+        if batch_augment and train.batch == 1:
+            hint = "set train.batch_size to 2 or more, or leave the section out"
+            self.wrong("batches of one image have nothing to be mixed with", ("batch_augment",), hint, at_key=True)
+        changes = any(choice and isinstance(choice.weight, Ramp) for choice in losses)
+        if changes and train.monitor in ("val.loss", "train.loss"):
+            message = f'train.monitor: "{train.monitor}" can\'t choose the best epoch, as weights of its terms change'
+            self.wrong(message, ("loss",), "monitor a metric such as val.dice.pooled, or a single term of the loss")
 
     def trained(self, trunk: Choice | None, optimizer: Choice | None, train: Train | None) -> None:
         """Check what of the network is trained, and how."""
@@ -531,28 +531,27 @@ class _Check:
 
     def split(self, split: Split) -> None:
         """Check the section split, of which nothing is null that says something."""
-        drawn = split.method in ("auto", "random")
+
+        def wrong(message: str, *path: str, at_key: bool = False) -> None:
+            self.wrong(f'in the section "split", {message}', ("split", *path), at_key=at_key)
+
+        method, here = split.method, f"split.method is {split.method}"
+        drawn, folds = method in ("auto", "random"), method == "folds"
         if drawn and split.val + (split.test or 0.0) >= 1:
-            message = f"val and test are shares of all samples: {split.val:g} and {split.test:g} leave none to train"
-            self.wrong(f'in the section "split", {message}', ("split",))
-        if split.stratify and not drawn and split.method != "folds":
-            message = f'"stratify" goes with method: random; split.method is {split.method}'
-            self.wrong(f'in the section "split", {message}', ("split", "stratify"))
-        listed = split.method == "lists" or (split.method == "folds" and split.lists)
-        if listed and not {"train", "val"} <= set(split.lists):
+            wrong(f"val and test are shares of all samples: {split.val:g} and {split.test:g} leave none to train")
+        if split.stratify and not drawn and not folds:
+            wrong(f'"stratify" goes with method: random; {here}', "stratify")
+        if (method == "lists" or (folds and split.lists)) and not {"train", "val"} <= set(split.lists):
             self.wrong('"split.lists" must name a file for train and one for val', ("split", "lists"))
-        if split.lists and split.method not in ("lists", "folds"):
-            message = f'"lists" goes with method: lists; split.method is {split.method}'
-            self.wrong(f'in the section "split", {message}', ("split", "lists"), at_key=True)
-        for name in ("folds", "fold") if split.method != "folds" else ():
+        if split.lists and method != "lists" and not folds:
+            wrong(f'"lists" goes with method: lists; {here}', "lists", at_key=True)
+        for name in ("folds", "fold") if not folds else ():
             if getattr(split, name) is not None:
-                message = f'"{name}" goes with method: folds; split.method is {split.method}'
-                self.wrong(f'in the section "split", {message}', ("split", name), at_key=True)
-        if split.method == "folds" and split.folds is not None and not (split.fold or 0) < split.folds:
-            message = f"there are {split.folds} folds, numbered from 0, and no fold {split.fold}"
-            self.wrong(f'in the section "split", {message}', ("split", "fold"))
-        if split.method == "folds" and split.test == 1:
-            self.wrong('in the section "split", the test takes all samples', ("split", "test"))
+                wrong(f'"{name}" goes with method: folds; {here}', name, at_key=True)
+        if folds and split.folds is not None and not (split.fold or 0) < split.folds:
+            wrong(f"there are {split.folds} folds, numbered from 0, and no fold {split.fold}", "fold")
+        if folds and split.test == 1:
+            wrong("the test takes all samples", "test")
 
     def values(self, size: Input) -> None:
         """Check the settings of which values the network gets."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg.runtime.files import expanded
+from segreg.runtime.files import EXTENSIONS, expanded, natural_key
 from segreg.task import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segreg.task import Task
-
-EXTENSIONS = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .gif .webp .pbm .pgm .ppm .pnm".split()  # noqa: SIM905
-)
-"""Endings by which images are found in folders; a file that is named itself may have any."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ def find_images(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[I
         elif path.exists():
             files, base = [path], path.parent
         elif glob.has_magic(word):
-            base = _fixed_part(path)
+            base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))  # above the first wildcard
             files = list(_matches(path, kept_out))
         else:
             problems.append(_missing(word, path))
@@ -92,12 +86,6 @@ def find_images(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[I
     ]
     _refuse_same_names(named)
     return named
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return a key that sorts without regard to case and numbers by their value, and never calls two names equal."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
 def in_folder(folder: Path, without: Sequence[str] = ()) -> list[Path]:
@@ -130,11 +118,6 @@ def _matches(pattern: Path, without: Sequence[str]) -> Iterator[Path]:
                 yield path
         elif path.is_dir() and not recursive:
             yield from in_folder(path, without)
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """Return the folder above a pattern's first wildcard."""
-    return Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1]))
 
 
 def _missing(word: str, path: Path) -> Problem:

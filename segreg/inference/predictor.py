@@ -459,10 +459,9 @@ def predict(
         alone = len(predictors) * len(config.scales) * len(config.turned) == 1
         maps = _whole(predictors, group, config)
         while group:  # each is let go before the next is made
-            values = maps.pop(0).cpu()
             are: Literal["logits", "probabilities"] = "logits" if alone else "probabilities"
-            name = str(group[0].name)
-            yield group.pop(0), _strips(values, are, task, threshold, name)
+            whole = PredictedRows(0, maps.pop(0).cpu(), are, task, threshold, str(group[0].name))
+            yield group.pop(0), _strips(whole)
 
 
 def predict_labels(
@@ -555,14 +554,24 @@ def _whole(predictors: Sequence[Predictor], images: Sequence[InputImage], config
     import torch
 
     ways = [(number, scale) for number in range(len(predictors)) for scale in config.scales]
-    maps: list[Tensor] = []
+
+    def maps(number: int, scale: float) -> list[Tensor]:
+        section = shown(predictors[number], images[0].size, scale, config)[1]
+        seen = [(image.pixels[number][:, :], image.statistics[number]) for image in images]
+        return _maps(predictors[number], seen, section, config, logits=len(ways) * len(config.turned) == 1)
+
     with torch.inference_mode():
-        for number, scale in ways:
-            section = shown(predictors[number], images[0].size, scale, config)[1]
-            seen = [(image.pixels[number][:, :], image.statistics[number]) for image in images]
-            found = _maps(predictors[number], seen, section, config, logits=len(ways) * len(config.turned) == 1)
-            maps = [one.add_(other.to(one.device)) for one, other in zip(maps, found, strict=True)] if maps else found
-        return [values.div_(len(ways)) for values in maps] if len(ways) > 1 else maps
+        return _means(maps(number, scale) for number, scale in ways)
+
+
+def _means(ways: Iterable[list[Tensor]]) -> list[Tensor]:
+    """Return the mean of each image's maps over several ways to predict it; those of the first are changed in place."""
+    rest = iter(ways)
+    means, count = next(rest), 1
+    for maps in rest:
+        means = [one.add_(other.to(one.device)) for one, other in zip(means, maps, strict=True)]
+        count += 1
+    return [one.div_(count) for one in means] if count > 1 else means
 
 
 def _tiled(predictors: Sequence[Predictor], image: InputImage, config: InferenceConfig) -> Iterator[tuple[int, Tensor]]:
@@ -636,20 +645,16 @@ def _maps(
             return fit_image(as_network_input(values, section, statistics), section)
         return as_network_input(fit_image(values, section), section, statistics)
 
+    def maps(images: Tensor, flip: tuple[int, ...]) -> list[Tensor]:
+        turned = images.flip(flip).contiguous(memory_format=torch.channels_last) if flip else images
+        found = predictor.logits(turned)
+        found = found.flip(flip) if flip else found
+        own = [restore(each, values.shape[:2], section) for each, (values, _) in zip(found, seen, strict=True)]
+        return own if logits else [predictor.task.probabilities(each[None])[0] for each in own]
+
     with torch.inference_mode():
-        images = torch.from_numpy(np.stack([fitted(*each) for each in seen])).permute(
-            0, 3, 1, 2
-        )  # channels-last in memory
-        maps: list[Tensor] = []
-        for flip in config.turned:
-            turned = images.flip(flip).contiguous(memory_format=torch.channels_last) if flip else images
-            found = predictor.logits(turned)
-            found = found.flip(flip) if flip else found
-            own = [restore(each, values.shape[:2], section) for each, (values, _) in zip(found, seen, strict=True)]
-            if not logits:
-                own = [predictor.task.probabilities(each[None])[0] for each in own]
-            maps = [one.add_(other) for one, other in zip(maps, own, strict=True)] if maps else own
-        return [values.div_(len(config.turned)) for values in maps] if len(config.turned) > 1 else maps
+        images = torch.from_numpy(np.stack([fitted(*each) for each in seen])).permute(0, 3, 1, 2)  # channels-last
+        return _means(maps(images, flip) for flip in config.turned)
 
 
 def _in_tiles(predictors: Sequence[Predictor], size: Size, config: InferenceConfig) -> bool:
@@ -684,10 +689,8 @@ def _groups(
         yield group
 
 
-def _strips(
-    values: Tensor, are: Literal["logits", "probabilities"], task: Task, threshold: float, image: str
-) -> Iterator[PredictedRows]:
-    height, width = values.shape[-2:]
+def _strips(whole: PredictedRows) -> Iterator[PredictedRows]:
+    height, width = whole.values.shape[-2:]
     rows = max(1, _STRIP // width)
     for top in range(0, height, rows):
-        yield PredictedRows(top, values[:, top : top + rows], are, task, threshold, image)
+        yield replace(whole, top=top, values=whole.values[:, top : top + rows])

@@ -16,6 +16,7 @@ from segreg.runtime.files import replacing
 from segreg.task import IGNORE_INDEX
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from segreg.config.sections import Input
@@ -104,13 +105,17 @@ def _statistics(windows: RasterWindows) -> Statistics:
     """Return the statistics of a raster's valid pixels, from those of strips."""
     from segreg.data.values import image_statistics, pooled
 
-    (height, width, _), raster = windows.shape, windows.raster
+    height, width, _ = windows.shape
     strips = []
     for top in range(0, height, _ROWS):
-        rows = min(_ROWS, height - top)
-        invalid = ~raster.read(top, 0, rows, width)[1] if raster.may_lack_data else None
-        strips.append(image_statistics(windows[top : top + rows, 0:width], invalid))
+        rows = slice(top, min(top + _ROWS, height))
+        strips.append(image_statistics(windows[rows, 0:width], _invalid(windows.raster, rows)))
     return pooled(strips, [1.0] * len(strips))
+
+
+def _invalid(raster: Raster, rows: slice) -> NDArray[np.bool_] | None:
+    """Return which pixels of some rows hold nothing; None where a raster has data everywhere."""
+    return ~raster.read(rows.start, 0, rows.stop - rows.start, raster.shape[1])[1] if raster.may_lack_data else None
 
 
 @contextmanager
@@ -159,11 +164,6 @@ def geotiffs(
         stack.push(lambda kind, *_: None if kind else check(aside))
         return stack.enter_context(rasterio.open(aside, "w", "GTiff", **grid, **layout, **options))
 
-    def put(file: Any, values: NDArray[Any], window: Any) -> None:
-        values = np.ascontiguousarray(values if values.ndim == 3 else values[None])
-        file.write(values, window=window)
-        sums[file.name][window] = zlib.crc32(values.data)
-
     with rasterio.Env(**GDAL), ExitStack() as stack:
         masks = [
             opened(stack, file, count=1, dtype="uint8", nodata=IGNORE_INDEX)
@@ -182,16 +182,19 @@ def geotiffs(
                 kept.set_band_description(number + 1, task.classes[number])
 
         def write(rows: PredictedRows) -> None:
-            strip = rows.rows.start, rows.rows.stop
-            window = (strip, (0, width))
-            invalid = None
-            if raster.may_lack_data:
-                invalid = ~raster.read(strip[0], 0, strip[1] - strip[0], width)[1]
+            window = ((rows.rows.start, rows.rows.stop), (0, width))
+            invalid = _invalid(raster, rows.rows)
+
+            def put(file: Any, values: NDArray[Any], nothing: np.generic) -> None:
+                values = values if invalid is None else np.where(invalid, nothing, values)
+                values = np.ascontiguousarray(values if values.ndim == 3 else values[None])
+                file.write(values, window=window)
+                sums[file.name][window] = zlib.crc32(values.data)
+
             labels = rows.labels[None] if task.mode != "multilabel" else rows.labels
             for mask, values in zip(masks, labels, strict=True):
-                put(mask, values if invalid is None else np.where(invalid, np.uint8(IGNORE_INDEX), values), window)
+                put(mask, values, np.uint8(IGNORE_INDEX))
             if kept is not None:
-                values = rows.probabilities
-                put(kept, values if invalid is None else np.where(invalid, np.float32(np.nan), values), window)
+                put(kept, rows.probabilities, np.float32(np.nan))
 
         yield write

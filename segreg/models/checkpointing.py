@@ -7,7 +7,7 @@ numbers for it, so that dropout draws the same ones, and BatchNorm's running sta
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from segreg.errors import SegregError
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def checkpoint_activations(encoder: Any) -> int:
@@ -45,18 +47,14 @@ def blocks(module: nn.Module) -> list[nn.Module]:
     """
     found = []
     for child in module.children():
-        if not _in_container(module, child) or _repeats(child):
-            found += blocks(child)
-        else:
-            found.append(child)
+        found += [child] if _in_container(module, child) and not _repeats(child) else blocks(child)
     return found
 
 
 def _in_container(module: nn.Module, child: nn.Module) -> bool:
     """Whether a module is a block: in a container, none itself, with layers inside."""
-    container = isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-    whole = not isinstance(child, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) and any(child.children())
-    return container and whole and any(True for _ in child.parameters())
+    whole = not isinstance(child, _CONTAINERS) and any(child.children())
+    return isinstance(module, _CONTAINERS) and whole and any(True for _ in child.parameters())
 
 
 def _repeats(stage: nn.Module) -> bool:
@@ -79,13 +77,11 @@ def _checkpointed(block: nn.Module, *given: Any, **named: Any) -> Any:
         return forward(*given, **named)
     # DenseNet's blocks are given a list that grows afterwards.
     kept = (list(each) if isinstance(each, list) else each for each in given)
-    contexts = partial(_contexts, block)
-    return checkpoint(forward, *kept, use_reentrant=False, context_fn=contexts, **named)
-
-
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Return what surrounds the first pass, and the second."""
-    return nullcontext(), _statistics_left(block)
+    return checkpoint(
+        forward, *kept, use_reentrant=False,
+        context_fn=lambda: (nullcontext(), _statistics_left(block)),  # around the first pass, and the second
+        **named,
+    )  # fmt: skip
 
 
 @contextmanager

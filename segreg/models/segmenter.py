@@ -262,9 +262,6 @@ def _layout(model: nn.Module) -> torch.memory_format:
 def describe(model: Segmenter) -> dict[str, Any]:
     """Return facts about a model for a run's header and its environment file: plain values only."""
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in model.parts().items()}
-    decoders: dict[str, Any] = {"decoder": model.decoder}
-    if model.auxiliary is not None:
-        decoders["auxiliary"] = model.auxiliary
     parameters["total"] = sum(parameters.values())
     trained = sum(p.numel() for part in model.parts().values() for p in part.parameters() if p.requires_grad)
     if trained < parameters["total"]:
@@ -279,18 +276,18 @@ def describe(model: Segmenter) -> dict[str, Any]:
             "strides": list(model.encoder.strides),
         },
     }
-    for role, part in decoders.items():
+    for name, part, head in model.decoders():
         notes = dict.fromkeys(note for pyramid in pyramids_of(part) for note in pyramid.notes)
-        if own := getattr(model.head if role == "decoder" else model.auxiliary_head, "own_losses", None):
+        if own := getattr(head, "own_losses", None):
             notes[f"trained by its own losses, {listed([*own], quote='')}; the recipe's losses score validation"] = None
-        facts[role] = {
+        facts[name or "decoder"] = {
             "class": type(part).__name__,
             "channels": part.channels,
             "stride": part.stride,
             "notes": [*notes],
         }
-    for role, part in {"encoder": model.encoder, **decoders}.items():
-        if weights := getattr(part, "weights_note", ""):
+    for role in ("encoder", "decoder", AUXILIARY):
+        if weights := getattr(getattr(model, role), "weights_note", ""):
             facts[role]["weights"] = weights
     return facts
 

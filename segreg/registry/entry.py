@@ -30,8 +30,12 @@ def faults_noted() -> Iterator[None]:
         _TOLERANT.reset(token)
 
 
+@dataclass(frozen=True)
 class _Noted:
     """What refuses to be made if something is wrong with it, or notes that in `fault` within `faults_noted`."""
+
+    fault: str = field(default="", init=False, compare=False, repr=False)
+    """Why it can't be used; empty where it can."""
 
     def __post_init__(self) -> None:
         try:
@@ -88,8 +92,6 @@ class Entry(_Offer):
     build: Callable[..., Any]
     paper: str = ""
     recognise: Callable[[Path], Sequence[Recognised]] | None = None
-    fault: str = field(default="", init=False, compare=False, repr=False)
-    """Why it can't be used; empty where it can."""
 
     def _check(self) -> None:
         _check_builder(self.kind, f"{self.kind} {self.name!r}", self.build, first=())
@@ -142,8 +144,6 @@ class Family(_Offer):
     representatives: Callable[[], Iterable[str]] | None = None
     unfit: Callable[[], Mapping[str, str]] | None = None
     facts: Callable[[str], Mapping[str, str]] | None = None
-    fault: str = field(default="", init=False, compare=False, repr=False)
-    """Why it can't be used; empty where it can."""
 
     def _check(self) -> None:
         if not isinstance(self.name, str) or not isinstance(self.prefix, str) or not callable(self.members):
@@ -188,8 +188,6 @@ class Command(_Noted):
     arguments: Callable[[argparse.ArgumentParser], None]
     execute: Callable[[argparse.Namespace], int]
     examples: str = ""
-    fault: str = field(default="", init=False, compare=False, repr=False)
-    """Why it can't be used; empty where it can."""
 
     def _check(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):

@@ -20,13 +20,7 @@ import pluggy
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed, with_article
 from segreg.registry import hooks, local
-from segreg.registry.compatibility import (
-    DISTRIBUTION,
-    About,
-    about,
-    plain_name,
-    stranger_installed,
-)
+from segreg.registry.compatibility import DISTRIBUTION, About, about, plain_name, stranger_installed
 from segreg.registry.entry import Command, Entry, Family, faults_noted, where
 from segreg.registry.guard import Guard, kept_directory
 from segreg.registry.protocols import KINDS, Recognised
@@ -123,14 +117,11 @@ def source_digest(module: str) -> str:
     instance. Of a package of more than `MOST_SOURCES` files those that come first by name are read, and of a namespace
     the part that has an `__init__.py`. An empty string where there is no source.
     """
-    top, _, rest = module.partition(".")
-    while True:
-        root = _source_of(top)
-        if root is not None or not rest:
-            break
-        name, _, rest = rest.partition(".")
-        top = f"{top}.{name}"
-    return _digest_of_files(root) if root is not None else ""
+    names = module.split(".")
+    for length in range(1, len(names) + 1):
+        if root := _source_of(".".join(names[:length])):
+            return _digest_of_files(root)
+    return ""
 
 
 def _source_of(module: str) -> Path | None:
@@ -386,11 +377,8 @@ class Registry:
             hints = [f"did you mean {listed(under, last='or')}?"]
         if not any(hints):
             names = self.names(kind)
-            hints = (
-                [f"it can be {listed(names, most=8, last='or')}"]
-                if names
-                else [f"no plugin offers {with_article(kind)}"]
-            )
+            can_be = f"it can be {listed(names, most=8, last='or')}"
+            hints = [can_be if names else f"no plugin offers {with_article(kind)}"]
         hints.append(f"`segreg list {kind}` shows every {kind}")
         return SegregError(f'there is no {kind} "{name}"', hint="\n".join([*filter(None, hints), *self.may_offer()]))
 
@@ -495,13 +483,12 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
     title = f"{plugin.distribution}:{plugin.name}"
     if manager.has_plugin(title):
         return dataclasses.replace(plugin, error="the package has an entry point of this name already")
-    words = (
-        f"loading {plugin.name} = {plugin.module} of {plugin.title}"
-        if plugin.file is None
-        else f"loading {plugin.file}"
-    )
+    words, hint = f"loading {plugin.file}", ""
+    if plugin.file is None:
+        words = f"loading {plugin.name} = {plugin.module} of {plugin.title}"
+        hint = f"{DISABLE}={plugin.distribution} continues without it"
     try:
-        with guard.call(words, f"{DISABLE}={plugin.distribution} continues without it" if plugin.file is None else ""):
+        with guard.call(words, hint):
             module = load()
             if other := manager.get_name(module):
                 raise SegregError(f"{plugin.module} is in use already, through {other}")
@@ -512,7 +499,7 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
             raise
         if manager.has_plugin(title):
             manager.unregister(name=title)
-        message = str(error) if isinstance(error, SegregError) else _format_error(error, plugin.module)
+        message = _format_error(error, plugin.module)
         if isinstance(error, (ImportError, AttributeError)) and (happened := stranger_installed()):
             message = f"{message}\n{happened}"
         return dataclasses.replace(plugin, error=message, detail=traceback.format_exc(), output=guard.output())
@@ -521,6 +508,8 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
 
 def _format_error(error: BaseException, module: str) -> str:
     """Format what loading a module raised, after the "file:line" of its package's own code where it has one."""
+    if isinstance(error, SegregError):
+        return str(error)
     module = module.partition(":")[0]
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
         hint = "where pyproject.toml names another one by now, install the package again"
@@ -556,8 +545,7 @@ def _with_offers(manager: pluggy.PluginManager, plugin: Plugin, module: Any, gua
     except BaseException as error:  # its parts can be used all the same
         if guard.interrupted:
             raise
-        words = str(error) if isinstance(error, SegregError) else _format_error(error, plugin.module)
-        commands, more = [], [Fault("command", "", words)]
+        commands, more = [], [Fault("command", "", _format_error(error, plugin.module))]
     return dataclasses.replace(plugin, parts=tuple(parts), commands=tuple(commands), faults=(*faults, *more))
 
 
@@ -587,7 +575,7 @@ def _offered(
         except Exception as error:  # of a generator: what it gave before can be used
             if not found:
                 raise
-            words = str(error) if isinstance(error, SegregError) else _format_error(error, plugin.module)
+            words = _format_error(error, plugin.module)
             faults.append(Fault("", "", f"{hook} stopped after {len(found) + len(faults)} offers: {words}"))
     single = [(_kind_of(offer), offer.name) for offer in found if not isinstance(offer, Family)]
     twice = [each for each in dict.fromkeys(single) if single.count(each) > 1]

@@ -35,6 +35,8 @@ _VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", GROUND: "ground", ACCENT: 
 """matplotlib knows no CSS variables: these colours are replaced by them in the SVG."""
 _LOG_SPAN = 20
 """Largest by smallest value above which an axis is logarithmic."""
+_MOST_WRITTEN = 300
+"""Highest by lowest value of a logarithmic axis, below which 2 and 5 are written too."""
 _OFFSETS = [(x * away, y * away) for away in (9, 18, 32, 48)
             for x, y in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, -1), (1, 1), (-1, 1))]  # fmt: skip
 """Points from a marker to its name; the first place that is free is taken."""
@@ -54,12 +56,17 @@ def is_log(values: Sequence[float]) -> bool:
     return bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_SPAN
 
 
+def log_locator(low: float, high: float) -> LogLocator:
+    """Return the ticks of a logarithmic axis: powers of ten, and 2 and 5 of each where there is room."""
+    return LogLocator(subs=(1, 2, 5) if high / low < _MOST_WRITTEN else (1,))
+
+
 def scale(axes: Axes, axis: str, values: Sequence[float], *, log: bool = False, ticks: int = 7) -> None:
     """Make an axis linear or logarithmic, and write its ticks with k, M and G where values are large."""
     one = getattr(axes, f"{axis}axis")
     getattr(axes, f"set_{axis}scale")("log" if log else "linear")
     if log:
-        one.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) / min(values) < 300 else (1,)))
+        one.set_major_locator(log_locator(min(values), max(values)))
         one.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
         one.set_minor_locator(LogLocator(subs=()))
     else:
@@ -103,8 +110,12 @@ class Chart:
         """Write the axes' labels: x below, y above the axis at the left."""
         self.axes.set_xlabel(printable(x), color=INK, fontsize=11, parse_math=False)
         if y:
-            self.axes.annotate(printable(y), (0, 1), (-self.axes.bbox.x0 + 4, 10), xycoords="axes fraction", color=INK,
-                               textcoords="offset points", fontsize=11, parse_math=False)  # fmt: skip
+            self.write(printable(y), (0, 1), (-self.axes.bbox.x0 + 4, 10), "axes fraction", va="baseline")
+
+    def write(self, text: str, place: Any, away: tuple[float, float], coordinates: Any = "data", **look: Any) -> Any:
+        """Write text some points away from a place, and return it."""
+        look = {"fontsize": 11, "color": INK, "va": "center", "parse_math": False, "annotation_clip": False, **look}
+        return self.axes.annotate(text, place, away, coordinates, textcoords="offset points", **look)
 
     def names(self, places: Sequence[tuple[float, float]], names: Sequence[str], taken: Sequence[Bbox]) -> list[Any]:
         """Write names beside points so that none covers another; one without a free place is left out.
@@ -120,8 +131,7 @@ class Chart:
         blocked = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
         written: list[Any] = []
         for place, name in zip(places, names, strict=True):
-            text = self.axes.annotate(cut(name, 34), place, (0, 0), textcoords="offset points", fontsize=11, color=INK,
-                                      va="center", parse_math=False, annotation_clip=False)  # fmt: skip
+            text = self.write(cut(name, 34), place, (0, 0))
             free: list[tuple[int, tuple[float, float], str, Bbox]] = []
             for dx, dy in _OFFSETS:
                 text.set(x=dx, y=dy, ha="left" if dx > 0 else "right" if dx < 0 else "center")
@@ -268,11 +278,8 @@ def forest(comparison: Comparison) -> tuple[Markup, list[str]]:
         seeds = list(filter(is_known, value.of_seeds))
         chart.mark(*axes.plot(seeds, [row + 0.28] * len(seeds), "o", ms=5, mfc="none", mec=color), **mark, kind="ring")
         beside = axes.get_yaxis_transform()
-        about = f"{number(value.mean)} {interval(value)}".rstrip()
-        offset: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 11, "color": INK}
-        offset["annotation_clip"] = False
-        name = axes.annotate(cut(model.name, 34), (0, row), (-224, 0), beside, parse_math=False, **offset)
-        figures = axes.annotate(about, (1, row), (14, 0), beside, **offset)
+        name = chart.write(cut(model.name, 34), (0, row), (-224, 0), beside)
+        figures = chart.write(f"{number(value.mean)} {interval(value)}".rstrip(), (1, row), (14, 0), beside)
         (sign,) = axes.plot([-238 / 570], [row], marker, color=color, ms=8, mec=GROUND, transform=beside, clip_on=False)
         for artist in (name, figures, sign):
             chart.mark(artist, **mark)
@@ -280,8 +287,8 @@ def forest(comparison: Comparison) -> tuple[Markup, list[str]]:
     if baseline is not None and is_known(baseline.mean):
         line = axes.axvline(baseline.mean, color=SOFT, linewidth=1.2, linestyle="--", zorder=1)
         chart.mark(line, kind="baseline")
-        axes.annotate("baseline", (baseline.mean, 1), (0, 6), ("data", "axes fraction"), textcoords="offset points",
-                      ha="center", color=SOFT, fontsize=11)  # fmt: skip
+        above = ("data", "axes fraction")
+        chart.write("baseline", (baseline.mean, 1), (0, 6), above, ha="center", va="baseline", color=SOFT)
     axes.set(ylim=(len(rows) - 0.5, -0.5), yticks=[])
     axes.spines["left"].set_visible(False)
     chart.label(f"{comparison.metric} ({'higher' if comparison.higher_is_better else 'lower'} is better)")

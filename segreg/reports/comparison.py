@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -333,22 +333,26 @@ def _class_tables(comparison: Comparison) -> list[tuple[str, list[tuple[str, lis
     return tables
 
 
+def _known(comparison: Comparison, name: str) -> list[float]:
+    """Return a metric of those models for which it is defined."""
+    means = (model.values[name].mean for model in comparison.models if name in model.values)
+    return [mean for mean in means if is_known(mean)]
+
+
 def _mean(comparison: Comparison, name: str) -> float | None:
-    known = [model.values[name].mean for model in comparison.models if name in model.values]
-    known = [value for value in known if is_known(value)]
+    known = _known(comparison, name)
     return sum(known) / len(known) if known else None
 
 
 def _class_row(comparison: Comparison, name: str, marked: bool) -> list[Cell]:
-    means = [model.values[name].mean for model in comparison.models if name in model.values]
-    known = [mean for mean in means if is_known(mean)]
+    known = _known(comparison, name)
     best = (max if comparison.higher_is_better else min)(known) if marked and len(known) > 1 else None
     cells = []
     for model in comparison.models:
         value = model.values.get(name)
         cell = _score(model.name, value)
         is_best = value is not None and best is not None and value.mean == best
-        cells.append(Cell(cell.shown, cell.note, cell.key, None, cell.title, kind=" plain winner") if is_best else cell)
+        cells.append(replace(cell, style=None, kind=" plain winner") if is_best else cell)
     return cells
 
 

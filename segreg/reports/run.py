@@ -17,7 +17,7 @@ from segreg.config.recipe import to_yaml
 from segreg.config.resolve import SETTINGS, Choice, Resolved
 from segreg.errors import SegregError
 from segreg.reports import charts
-from segreg.reports.render import CLASS, PER_IMAGE, POOLED, definitions, number, render, split_name, worst_classes
+from segreg.reports.render import CLASS, definitions, number, render, split_name, worst_classes
 from segreg.runs.directory import RunDirectory
 from segreg.runs.environment import weights_notice
 from segreg.runs.records import read_environment, read_evaluation, read_results
@@ -114,11 +114,11 @@ class Scored:
         averaged: dict[str, dict[str, str]] = {}
         single: list[str] = []
         for name in self.values(split):
-            ending = next((ending for ending in (POOLED, PER_IMAGE) if name.endswith(ending)), "")
+            metric, _ = split_name(name)
             if name.partition(CLASS)[2] in known:
                 continue
-            if ending:
-                averaged.setdefault(name.removesuffix(ending), {})[ending] = name
+            if metric != name:
+                averaged.setdefault(metric, {})[name.removeprefix(metric)] = name
             else:
                 single.append(name)
         noted = any(self.interval(split, name) for name in self.values(split))

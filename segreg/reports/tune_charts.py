@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from markupsafe import Markup
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from segreg.benchmark.tune.record import Outcome, TuneRecord, format_setting, format_values
-from segreg.reports.charts import ACCENT, GROUND, INK, SOFT, Chart, scale
+from segreg.reports.charts import ACCENT, GROUND, INK, SOFT, Chart, log_locator, scale
 from segreg.reports.render import cut, is_known, number, short
 
 _MOST_CHOICES = 24
 """Choices of an axis that are written; of more, every so many."""
-_DECADES = 300
-"""Highest by lowest value of a logarithmic axis, below which 2 and 5 are written too."""
 
 
 def history(record: TuneRecord) -> Markup:
@@ -65,10 +62,8 @@ def importances(record: TuneRecord) -> Markup:
     for row, (name, share) in enumerate(zip(names, shares, strict=True)):
         (bar,) = chart.axes.barh([row], [share], height=0.62, color=ACCENT)
         chart.mark(bar, kind="bar", titles=[f"{name}: {share:.1%}"])
-        place: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 11, "color": INK}
-        chart.axes.annotate(f"{share:.0%}", (share, row), (6, 0), **place)
-        beside = chart.axes.get_yaxis_transform()
-        chart.axes.annotate(cut(name, 34), (0, row), (-8, 0), beside, ha="right", parse_math=False, **place)
+        chart.write(f"{share:.0%}", (share, row), (6, 0))
+        chart.write(cut(name, 34), (0, row), (-8, 0), chart.axes.get_yaxis_transform(), ha="right")
     chart.axes.set(xlim=(0, max(1e-9, *shares) * 1.05), ylim=(len(names) - 0.5, -0.5), yticks=[])
     chart.axes.grid(visible=False)
     chart.axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -145,8 +140,7 @@ class _Axis:
         if self.high <= self.low:
             return [(0.5, format_setting(self.low))]
         whole = isinstance(self.low, int) and isinstance(self.high, int)
-        many = self.log and self.high / self.low < _DECADES
-        locator = LogLocator(subs=(1, 2, 5) if many else (1,)) if self.log else MaxNLocator(5, integer=whole)
+        locator = log_locator(self.low, self.high) if self.log else MaxNLocator(5, integer=whole)
         inside = [float(value) for value in locator.tick_values(self.low, self.high) if self.low <= value <= self.high]
         return [(self.at(value), short(value)) for value in inside]
 
@@ -154,14 +148,10 @@ class _Axis:
 def _ruler(chart: Chart, place: int, column: _Axis, *, last: bool) -> None:
     chart.axes.plot([place, place], [0, 1], color=INK, linewidth=1.2, zorder=3)
     for height, text in column.ticks():
-        chart.axes.annotate(
-            text, (place, height), (7, 0), textcoords="offset points", va="center", fontsize=10, color=INK, zorder=4,
-            parse_math=False, annotation_clip=False, bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 0.8},
-        )  # fmt: skip
-    chart.axes.annotate(
-        cut(column.name, 28), (place, 1), (0, 16), textcoords="offset points", fontsize=11, color=INK,
-        ha="left" if place == 0 else "right" if last else "center", parse_math=False, annotation_clip=False,
-    )  # fmt: skip
+        box = {"facecolor": GROUND, "edgecolor": "none", "pad": 0.8}
+        chart.write(text, (place, height), (7, 0), fontsize=10, zorder=4, bbox=box)
+    align = "left" if place == 0 else "right" if last else "center"
+    chart.write(cut(column.name, 28), (place, 1), (0, 16), ha=align, va="baseline")
 
 
 def epochs(record: TuneRecord) -> Markup:

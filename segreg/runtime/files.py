@@ -22,6 +22,10 @@ from segreg.runtime.output import as_file_name
 if TYPE_CHECKING:
     import numpy as np
 
+EXTENSIONS = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .gif .webp .pbm .pgm .ppm .pnm".split()  # noqa: SIM905
+)
+"""Endings by which images are found in folders; a file that is named itself may have any."""
 UNFINISHED = ".writing"
 """How the name of a folder ends in which a file is being written; a process that is killed may leave one."""
 _ABANDONED_SECONDS = 24 * 3600.0
@@ -243,6 +247,12 @@ def _disk_error(error: BaseException, path: Path) -> OSError | None:
         if full or "unexpected pos" in words:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return None
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that sorts without regard to case and numbers by their value, and never calls two names equal."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
 def expanded(path: Path | str) -> Path:

@@ -81,28 +81,26 @@ def encode(
         HTTPException: 413 the outlines are too long, or 422 the mask of several classes that overlap is asked for.
     """
     if media == MASK:
-        return _png(_mask(task, values, layer))
+        return _image(_mask(task, values, layer), "PNG", compress_level=4)
     if media == PROBABILITIES:
         file = io.BytesIO()
         np.save(file, values)
         return file.getvalue()
     if media == OVERLAY:
-        file = io.BytesIO()
         colours = label_colours(task)
         if layer is not None:
             values, name = _mask(task, values, layer) // 255, task.classes[layer]
             colours = [(0, 0, 0), colours[label_names(task).index(name)]]
             task = Task((name,), "binary")
-        drawn = overlay(as_shown(image.pixels[0][:, :]), values, colours, task)
-        Image.fromarray(drawn).save(file, "JPEG", quality=92)
-        return file.getvalue()
+        return _image(overlay(as_shown(image.pixels[0][:, :]), values, colours, task), "JPEG", quality=92)
     height, width = image.size
     content: dict[str, Any] = {"height": height, "width": width}
     if task.mode != "multiclass":
         content["threshold"] = threshold
     if form == "layers":
         layers = values if values.ndim == 3 else values[None]
-        content["layers"] = [base64.b64encode(_png(one)).decode("ascii") for one in layers]
+        pngs = (_image(one, "PNG", compress_level=4) for one in layers)
+        content["layers"] = [base64.b64encode(png).decode("ascii") for png in pngs]
         content["level"] = threshold_level(threshold)
     else:
         content["regions"] = list(_regions(form, task, values, layer, limits))
@@ -135,7 +133,7 @@ def _regions(
                 yield {"class": name, **region}
 
 
-def _png(image: NDArray[np.uint8]) -> bytes:
+def _image(pixels: NDArray[np.uint8], form: str, **settings: int) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG", compress_level=4)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, form, **settings)
     return file.getvalue()

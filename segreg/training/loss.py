@@ -156,16 +156,17 @@ def _scalar(name: str, loss: object, value: object) -> Tensor:
     Raises:
         SegregError: it is not a scalar of floats.
     """
-    if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
-        given = list(value.shape) if isinstance(value, Tensor) and value.shape != () else type(value).__name__
-        if isinstance(value, Tensor) and value.shape == ():
-            given = str(value.dtype)
-        hint = 'average over the batch, as in "cost.mean()"' if isinstance(value, Tensor) else "return one tensor"
-        raise SegregError(
-            f'the loss "{name}" returned {given} where a scalar tensor was expected',
-            hint=f"{hint}; it is defined at {where_made(loss)}",
-        )
-    return value
+    if isinstance(value, Tensor) and value.shape == () and value.is_floating_point():
+        return value
+    given: object = type(value).__name__
+    hint = "return one tensor"
+    if isinstance(value, Tensor):
+        given = list(value.shape) or value.dtype
+        hint = 'average over the batch, as in "cost.mean()"'
+    raise SegregError(
+        f'the loss "{name}" returned {given} where a scalar tensor was expected',
+        hint=f"{hint}; it is defined at {where_made(loss)}",
+    )
 
 
 def _attached(name: str, loss: object, value: Tensor, logits: Tensor, targets: Tensor) -> Tensor:

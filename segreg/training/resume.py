@@ -152,7 +152,7 @@ def save_epoch(state: State, output: Output, monitor: Monitor) -> None:
 
 def publish(state: State, output: Output, monitor: Monitor) -> None:
     """Write the last weights, and the best where this epoch is the best, from the state."""
-    if state.epoch == 0 or not is_main():
+    if state.epoch == 0:
         return
     tensors = state.objective if state.ema is None else state.ema
     weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}

@@ -15,10 +15,10 @@ import tifffile
 from PIL import Image
 
 from segreg.errors import SegregError
+from segreg.runtime.files import natural_key
 from segreg.settings import check_value
 from segreg_plugins.datasets import segreg_entries
 from segreg_plugins.datasets.folder import folder
-from segreg_plugins.datasets.images import natural_key
 
 REAL = os.environ.get("SEGREG_REAL_DATA")
 needs_real = pytest.mark.skipif(not REAL, reason="SEGREG_REAL_DATA is not set")

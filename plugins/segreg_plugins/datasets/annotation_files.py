@@ -11,13 +11,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from segreg.errors import Place, SegregError, listed
+from segreg.errors import Place, Problem, SegregError, listed
 from segreg_plugins.datasets.coco_layout import SPLITS, SplitName
 from segreg_plugins.datasets.images import near
 
 MOST_BYTES_OF_AN_IMAGE = 1 << 28
 """The size that an annotation file of one image may have; LabelMe's hold the image itself."""
 MOST_BYTES = 1 << 32
+MOST_PROBLEMS = 20
+"""How many things that are wrong are reported at once."""
 FARTHEST = 1e6
 """The largest coordinate, in pixels, that is taken for one."""
 
@@ -55,6 +57,13 @@ def read_json(path: Path, most: int = MOST_BYTES_OF_AN_IMAGE) -> Any:
         raise SegregError(f"is not a JSON ({error.msg})", place=place) from None
     except (RecursionError, ValueError):  # also an integer of thousands of digits
         raise SegregError(f"{path}: can't be read as JSON: it is nested too deeply, or a number is too long") from None
+
+
+def first_of(problems: Sequence[Problem], source: Path) -> SegregError:
+    """Return the error of the first of several problems, and of how many more there are in `source`."""
+    more = len(problems) - MOST_PROBLEMS
+    rest = [Problem(f"{source}: and {more} more things are wrong")] if more > 0 else []
+    return SegregError.of([*problems[:MOST_PROBLEMS], *rest])
 
 
 def inside(folder: Path, name: str) -> Path | None:

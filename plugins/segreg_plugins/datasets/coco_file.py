@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from segreg.errors import Problem, SegregError
-from segreg_plugins.datasets.annotation_files import MOST_BYTES, number, read_json, shown, what_it_holds
+from segreg_plugins.datasets.annotation_files import MOST_BYTES, first_of, number, read_json, shown, what_it_holds
 from segreg_plugins.datasets.polygons import extends
 
 Id = int | str
 
-MOST_PROBLEMS = 20
 MOST_PIXELS = 1 << 28
 """How many pixels an image is taken to have at most; no larger one can be read."""
 _TOO_LARGE = f"more than the {MOST_PIXELS:,} pixels that an image may have"
@@ -107,10 +106,7 @@ def read_coco(path: Path) -> CocoFile:
     _annotate(content["annotations"], categories, images, problems)
     _refuse_shares(path, images.values())
     if problems:
-        listed_problems = [Problem(f"{path}: {problem}") for problem in problems[:MOST_PROBLEMS]]
-        if len(problems) > MOST_PROBLEMS:
-            listed_problems.append(Problem(f"{path}: and {len(problems) - MOST_PROBLEMS} more things are wrong"))
-        raise SegregError.of(listed_problems)
+        raise first_of([Problem(f"{path}: {problem}") for problem in problems], path)
     return CocoFile(path, categories, list(images.values()), _is_of_cvat(path, content) and _crowds_are_masks(images))
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from segreg.errors import Problem, SegregError, listed
 from segreg.runtime.files import expanded
 from segreg_plugins.datasets.images import missing_folder, near
-from segreg_plugins.datasets.sources import source_error
+from segreg_plugins.datasets.sources import found_root
 
 SplitName = Literal["train", "val", "test"]
 
@@ -75,9 +75,7 @@ def found_parts(root: Path) -> list[AnnotationFile]:
     Raises:
         SegregError: `root` is missing, or holds no annotation file where one of them would have it.
     """
-    root = expanded(root)
-    if problem := missing_folder(root, "root"):
-        raise source_error([problem], _SOURCE)
+    root = found_root(root, [], source=_SOURCE)
     parts = [
         AnnotationFile(file, (folder, folder / "images"), SPLITS[folder.name.lower()])
         for folder in sorted(root.iterdir())

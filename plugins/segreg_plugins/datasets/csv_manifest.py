@@ -12,7 +12,7 @@ from typing import Literal
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.runtime.files import expanded
-from segreg_plugins.datasets.annotation_files import is_file, is_folder
+from segreg_plugins.datasets.annotation_files import first_of, is_file, is_folder
 from segreg_plugins.datasets.images import near
 from segreg_plugins.datasets.listing import counted, head, listing
 from segreg_plugins.datasets.mask_files import Channel
@@ -22,7 +22,6 @@ from segreg_plugins.datasets.mask_values import Values
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.table import JSON_LINES, TableRow, read_table
 
-MOST_PROBLEMS = 20
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
           "test": "test", "testing": "test"}  # fmt: skip
 _OPTIONAL = ("split", "group", "id")
@@ -93,9 +92,7 @@ def csv_manifest(
     if not problems:
         samples = _with_ids(samples, rows, manifest, folder, problems)
     if problems:
-        more = len(problems) - MOST_PROBLEMS
-        rest = [Problem(f"{manifest}: and {more} more things are wrong")] if more > 0 else []
-        raise SegregError.of([*problems[:MOST_PROBLEMS], *rest])
+        raise first_of(problems, manifest)
     folders = list(dict.fromkeys(sample.image.parent for sample in samples))
     read_mask, reader = rules.reading([sample.mask for sample in samples if sample.mask])
     return Dataset(rules.task, samples, read_image, read_mask, reader=f"csv: {reader}", folders=folders)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
-from segreg.runtime.files import expanded
 from segreg.task import Task
-from segreg_plugins.datasets.images import images_in, missing_folder
+from segreg_plugins.datasets.images import images_in
 from segreg_plugins.datasets.listing import counted, evenly, listing
 from segreg_plugins.datasets.masks import read_binary_mask, read_image
 from segreg_plugins.datasets.pairing import pairs_in
@@ -38,9 +37,7 @@ def dsb2018(*, root: Path = Path("data/dsb2018")) -> Dataset:
     Raises:
         SegregError: the data is missing or incomplete; all that is wrong is reported at once.
     """
-    root = expanded(root)
-    if problem := missing_folder(root, "root"):
-        raise source_error([problem], SOURCE)
+    root = found_root(root, [], source=SOURCE)
     if (root / "images").is_dir() and (root / "masks").is_dir():
         samples = [Sample(*pair) for pair in pairs_in(root / "images", root / "masks", search="folder")]
         folders = [root / "images", root / "masks"]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset
+from segreg.runtime.files import natural_key
 from segreg.settings import NonNegativeInt, PositiveInt
 from segreg.task import Task
 from segreg_plugins.datasets.class_choice import NOTHING, class_task
 from segreg_plugins.datasets.geo_scenes import Block, Blocks, Scene, beside, blocks_of, bounds_in, find_scenes
-from segreg_plugins.datasets.images import natural_key
 
 if TYPE_CHECKING:
     import numpy as np

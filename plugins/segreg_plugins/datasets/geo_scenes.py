@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Sample
-from segreg.runtime.files import expanded
+from segreg.runtime.files import expanded, natural_key
 from segreg.task import IGNORE_INDEX
-from segreg_plugins.datasets.images import missing_folder, natural_key
+from segreg_plugins.datasets.images import missing_folder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
@@ -12,10 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-
-EXTENSIONS = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .gif .webp .pbm .pgm .ppm .pnm".split()  # noqa: SIM905
-)
+from segreg.runtime.files import EXTENSIONS, natural_key
 
 Search = Literal["folder", "tree", "mirrored_tree"]
 
@@ -74,12 +70,6 @@ def images_in(folder: Path, search: Search) -> list[ImageFile]:
     except OSError as error:
         raise SegregError(f"{error.filename or folder}: can't be listed ({error.strerror})") from None
     return sorted(found, key=lambda image: (natural_key(image.name), image.path.name))
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return a key that sorts without regard to case and numbers by their value, and never calls two names equal."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
 def nothing_found(folder: Path, what: str, search: Search) -> Problem:

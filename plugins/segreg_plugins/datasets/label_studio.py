@@ -14,6 +14,7 @@ from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.runtime.files import expanded
 from segreg_plugins.datasets.annotation_files import (
     MOST_BYTES,
+    MOST_PROBLEMS,
     inside,
     is_file,
     number,
@@ -27,7 +28,7 @@ from segreg_plugins.datasets.brush_rle import brush_pixels
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
 from segreg_plugins.datasets.images import missing_folder, near
 from segreg_plugins.datasets.listing import head, images_below, listing
-from segreg_plugins.datasets.shapes import MOST_PROBLEMS, Annotated, Shape, Size, rectangle, shape_dataset
+from segreg_plugins.datasets.shapes import Annotated, Shape, Size, rectangle, shape_dataset
 
 SOURCE = 'annotations: is Label Studio\'s export as "JSON"; images: is a folder that holds the images it names'
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 import tempfile
 from array import array
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import Problem, SegregError, did_you_mean
 from segreg.registry.protocols import Dataset, Recognised, Sample
-from segreg.runtime.files import expanded
+from segreg.runtime.files import expanded, natural_key
 from segreg_plugins.datasets.annotation_files import (
+    MOST_PROBLEMS,
     inside,
     is_file,
     outline,
@@ -26,11 +26,10 @@ from segreg_plugins.datasets.annotation_files import (
     what_it_holds,
 )
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
-from segreg_plugins.datasets.images import missing_folder, natural_key
+from segreg_plugins.datasets.images import missing_folder
 from segreg_plugins.datasets.listing import counted, evenly, head, listing
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.shapes import (
-    MOST_PROBLEMS,
     Annotated,
     Shape,
     Size,
@@ -40,7 +39,7 @@ from segreg_plugins.datasets.shapes import (
     shape_dataset,
     shapes_of,
 )
-from segreg_plugins.datasets.sources import source_error
+from segreg_plugins.datasets.sources import found_root
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,9 +90,7 @@ def labelme(
         SegregError: files are missing or not as they should be, or settings don't fit them.
     """
     pattern = group_pattern(groups)
-    root = expanded(root)
-    if problem := missing_folder(root, "root"):
-        raise source_error([problem], SOURCE)
+    root = found_root(root, [], source=SOURCE)
     folder = None if images is None else expanded(images)
     if folder is not None and (problem := missing_folder(folder, "images")):
         raise SegregError.of([problem])
@@ -165,7 +162,7 @@ def read_labelme_image(sample: Sample) -> NDArray[np.uint8 | np.uint16 | np.floa
     assert sample.mask is not None
     try:
         data = base64.b64decode(_content(sample.mask)["imageData"])
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise SegregError(f"{sample.mask}: its imageData is not base64 ({error})") from None
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "imageData"
@@ -273,7 +270,7 @@ def _box(points: array[float]) -> tuple[int, int, int, int]:
 def _pixels(most: Size, *, text: str, size: Size) -> NDArray[np.bool_]:
     try:
         data = base64.b64decode(text)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise SegregError(f"its mask is not base64 ({error})") from None
     mask = png_mask(data, most)
     if mask.shape != size:

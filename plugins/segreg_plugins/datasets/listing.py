@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from segreg_plugins.datasets.images import EXTENSIONS
+from segreg.runtime.files import EXTENSIONS
 
 Item = TypeVar("Item")
 _HEAD = 1 << 16

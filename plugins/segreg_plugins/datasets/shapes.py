@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Objects, Sample
+from segreg.runtime.files import natural_key
 from segreg.task import IGNORE_INDEX, Task
+from segreg_plugins.datasets.annotation_files import MOST_PROBLEMS, first_of
 from segreg_plugins.datasets.class_choice import NOTHING, Mode, Others, class_task
-from segreg_plugins.datasets.images import natural_key
 from segreg_plugins.datasets.masks import read_image, upright_size
 from segreg_plugins.datasets.polygons import Fate, extends, fate_of
 
@@ -33,7 +34,6 @@ Size = tuple[int, int]
 Boxes = Literal["error", "ignore", "draw", "skip"]
 OtherShapes = Literal["error", "skip"]
 
-MOST_PROBLEMS = 20
 _DRAWING_VERSION = 1
 """Raised whenever the same shapes and settings would give other masks."""
 
@@ -174,9 +174,7 @@ def shape_dataset(
                 if shape.box:
                     boxed[shape.label].append(f"{shape.where} of {sample.mask}")
     if problems:
-        more = len(problems) - MOST_PROBLEMS
-        rest = [Problem(f"{source}: and {more} more things are wrong")] if more > 0 else []
-        raise SegregError.of([*problems[:MOST_PROBLEMS], *rest])
+        raise first_of(problems, source)
     if boxes == "skip":
         found.subtract({label: len(places) for label, places in boxed.items()})
     there = {label for label, count in found.items() if count > 0}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg_plugins.datasets.annotation_files import (
+    MOST_PROBLEMS,
     number,
     outline,
     read_json,
@@ -25,16 +25,7 @@ from segreg_plugins.datasets.grouping import group_pattern, groups_of
 from segreg_plugins.datasets.images import images_in
 from segreg_plugins.datasets.listing import counted, has, head, listing
 from segreg_plugins.datasets.polygons import extends
-from segreg_plugins.datasets.shapes import (
-    MOST_PROBLEMS,
-    Annotated,
-    Shape,
-    Size,
-    png_mask,
-    rectangle,
-    shape_dataset,
-    shapes_of,
-)
+from segreg_plugins.datasets.shapes import Annotated, Shape, Size, png_mask, rectangle, shape_dataset, shapes_of
 from segreg_plugins.datasets.sources import found_root
 
 if TYPE_CHECKING:
@@ -225,7 +216,7 @@ def _pixels(most: Size, *, text: str) -> NDArray[np.bool_]:
     try:
         unpacking = zlib.decompressobj()
         data = unpacking.decompress(base64.b64decode(text), limit)
-    except (binascii.Error, ValueError, zlib.error) as error:
+    except (ValueError, zlib.error) as error:
         raise SegregError(f"its bitmap is not zlib in base64 ({error})") from None
     if unpacking.unconsumed_tail:
         raise SegregError(f"its bitmap unpacks to more than {limit} bytes, more than its image could need")

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
-from segreg.runtime.files import expanded
+from segreg.runtime.files import EXTENSIONS, expanded
 from segreg_plugins.datasets.annotation_files import (
     MOST_BYTES_OF_AN_IMAGE,
+    MOST_PROBLEMS,
     inside,
     is_file,
     is_folder,
@@ -25,9 +26,9 @@ from segreg_plugins.datasets.annotation_files import (
 )
 from segreg_plugins.datasets.coco_layout import SplitName
 from segreg_plugins.datasets.grouping import group_pattern, groups_of, roboflow_source
-from segreg_plugins.datasets.images import EXTENSIONS, images_in, near
+from segreg_plugins.datasets.images import images_in, near
 from segreg_plugins.datasets.listing import evenly, head, listing
-from segreg_plugins.datasets.shapes import MOST_PROBLEMS, Annotated, Shape, rectangle, shape_dataset
+from segreg_plugins.datasets.shapes import Annotated, Shape, rectangle, shape_dataset
 
 SOURCE = (
     'data: is the data.yaml of an export, as from Roboflow as "YOLOv8" or from CVAT as "Ultralytics YOLO Segmentation"'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -52,19 +53,27 @@ def outline(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Te
     The network is left as it is; nothing is computed and no random number is drawn. None is given for a network that
     can't run on shapes alone, because it reads a tensor's values on its way. What else a network raises goes through.
     """
-    modes = {module: module.training for module in network.modules()}
     # Tying would swap a layer that stands in two places twice, and put back what it was given the first time.
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
     shapes = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in tensors.items()}
     image = torch.empty(1, channels, *size, device="meta")
-    network.eval()
     try:
-        with torch.no_grad(), _OneChannel():
+        with _evaluating(network), _OneChannel():
             return list(functional_call(network, shapes, (image,), tie_weights=False))
     except (RuntimeError, NotImplementedError) as error:
         if "meta" in str(error) or "device" in str(error):
             return None
         raise
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, without gradients, and leave it as it was."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
     finally:
         for module, training in modes.items():
             module.training = training
@@ -113,14 +122,8 @@ class _OneChannel(TorchFunctionMode):
 
 def computed(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Tensor]:
     """Return what `network` makes of an empty image `[1, channels, *size]`, with its values, in evaluation mode."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            return list(network(torch.zeros(1, channels, *size)))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with _evaluating(network):
+        return list(network(torch.zeros(1, channels, *size)))
 
 
 def measured(
