@@ -189,13 +189,23 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     taken, and the first of those as large, which the notes say as "chosen".
 
     Raises:
-        SegregError: the file is missing, damaged, holds code, or holds no tensors.
+        SegregError: the file is missing, damaged, holds code, or holds no tensors, or one that is sparse or has no
+            values.
     """
+    import torch
+
     if path.suffix != ".safetensors":
         found = _tensors_in(_load_pickle(path))
         if not found:
             raise SegregError(f"{path}: holds no weights (a mapping from names to tensors)")
         chosen = max(found, key=lambda key: len(found[key]))  # the first of the largest
+        for name, tensor in found[chosen].items():
+            if tensor.is_meta:
+                hint = "it was saved before its weights were loaded, or while they were elsewhere"
+                raise SegregError(f'{path}: the tensor "{name}" is on the device meta and has no values', hint=hint)
+            if tensor.layout != torch.strided:
+                message = f'{path}: the tensor "{name}" has the layout {tensor.layout}, and weights are dense'
+                raise SegregError(message, hint="save tensor.to_dense() instead")
         as_large = [key for key in found if len(found[key]) == len(found[chosen]) and key != chosen]
         return found[chosen], {"chosen": f'taken from "{chosen}"; there is also {listed(as_large)}'} if as_large else {}
     with _open_safetensors(path) as file:
@@ -311,7 +321,7 @@ def _load_pickle(path: Path) -> Any:
             raise zipfile.BadZipFile(f"checksum of {wrong}")
         with warnings.catch_warnings():
             # For files that others made; the errors below cover what matters.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            warnings.filterwarnings("ignore", message="Detected pickle protocol|Validating sparse tensor")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise SegregError(

@@ -112,6 +112,21 @@ def test_whole_numbers_are_not_weights(tmp_path):
     assert "int8 for torch.float32" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (torch.Tensor.to_sparse, "has the layout torch.sparse_coo"),
+        (lambda weight: weight.to("meta"), "is on the device meta"),
+    ],
+)
+def test_a_tensor_that_is_sparse_or_has_no_values_is_named(change, words, tmp_path):
+    state = model().state_dict()
+    state["encoder.network.0.weight"] = change(state["encoder.network.0.weight"])
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(SegregError, match=f'"encoder.network.0.weight" {words}'):
+        start_from(model(), tmp_path / "w.pth", "model", LESION)
+
+
 def test_a_folder_without_weights(tmp_path):
     with pytest.raises(SegregError, match="holds no weights"):
         start_from(model(), tmp_path, "model", LESION)
