@@ -258,7 +258,8 @@ def load_weights(module: nn.Module, path: Path, *, without: tuple[str, ...] = ()
         without: how names begin of tensors in the file that the module needs not have.
 
     Raises:
-        SegregError: the file can't be read, or a name or shape does not match; nothing is loaded then.
+        SegregError: the file can't be read, a name or shape does not match, or a value is not finite; nothing is loaded
+            then.
     """
     tensors, _ = read_weights(path)
     own, given = module.state_dict(), {name: t for name, t in tensors.items() if not name.startswith(without)}
@@ -272,7 +273,30 @@ def load_weights(module: nn.Module, path: Path, *, without: tuple[str, ...] = ()
         lines = [f"{sum(a == b for a, b in shapes.values())} tensors fit"]
         lines += [f"{len(names)} {word}: {listed(names, quote='', most=6)}" for word, names in wrong.items() if names]
         raise SegregError(f"{path}: the weights do not fit the network", hint="\n".join(lines))
+    refuse_not_finite(given, path)
     module.load_state_dict(given)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or infinity. A sync."""
+    import torch
+
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    finite = torch.stack([tensor.isfinite().all() for tensor in floats.values()]).tolist() if floats else []
+    return [name for name, fine in zip(floats, finite, strict=True) if not fine]
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights of a file with which a network would return NaN.
+
+    Raises:
+        SegregError: some are not finite.
+    """
+    if wrong := not_finite(tensors):
+        raise SegregError(
+            f"{path}: {len(wrong)} tensors are not finite (NaN or infinite), first {listed(wrong, most=3)}",
+            hint="the training that wrote it has diverged, or the file is damaged; take weights of an earlier epoch",
+        )
 
 
 def random_state() -> dict[str, Any]:
