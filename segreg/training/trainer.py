@@ -479,9 +479,11 @@ def validation_pass(
             if (room := room - logits.nbytes) >= 0:
                 training.validated[batch.ids, batch.images.shape] = logits
             metrics.update(logits.to(where), targets.to(where).long())
-            meter.add(own.terms_of({"": logits}, targets), batch.ids)
+            meter.add(own.terms_of({"": logits}, targets), batch.ids, logits)
             advance(1, note() if note.due() else None)  # sync, at most once a second
         losses, _ = meter.read_all()  # sync, once an epoch
+    if meter.remark:  # where these pixels are ignored, the loss is none the worse
+        progress.say(f"warning: validation, epoch {epoch}: {meter.remark}")
     return {**named("val", losses), **{f"val.{name}": value for name, value in compute_over_processes(metrics).items()}}
 
 
