@@ -83,7 +83,7 @@ def trained_tensors(model: Segmenter) -> tuple[str, ...]:
         return ()
     state = model.state_dict()
     kept = [name for name in state if not name.startswith("encoder.")]
-    for module_name, module in encoder.named_modules(prefix="encoder"):
+    for module_name, module in encoder.named_modules(prefix="encoder", remove_duplicate=False):
         own = module.named_parameters(recurse=False)
         leaves = [leaf for leaf, parameter in own if parameter.requires_grad]
         leaves += [leaf for leaf, _ in module.named_buffers(recurse=False)] if leaves else []
