@@ -183,6 +183,35 @@ def test_frozen_norms_keep_their_statistics(builtin):
     assert not any(module.training for module in encoder.modules())
 
 
+def test_a_norm_without_weights_goes_with_the_layer_before_it():
+    def layers():
+        torch.manual_seed(0)
+        first, second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        norms = (nn.BatchNorm2d(3, affine=False) for _ in range(3))
+        return nn.Sequential(next(norms), first, next(norms), nn.ReLU(), second, next(norms))
+
+    def moved(encoder):
+        before = encoder.state_dict()
+        before = {name: tensor.clone() for name, tensor in before.items() if name.endswith("running_mean")}
+        settle_frozen(encoder.train())
+        encoder(torch.randn(2, 3, 8, 8) + 1)
+        after = encoder.state_dict()
+        found = {name for name in before if not torch.equal(after[name], before[name])}
+        model = SimpleNamespace(encoder=encoder, state_dict=lambda: encoder.state_dict(prefix="encoder."))
+        named = {name.removeprefix("encoder.") for name in trained_tensors(model)}
+        assert {name for name in named if name.endswith("running_mean")} == found
+        return found
+
+    encoder = layers()
+    encoder[1].requires_grad_(requires_grad=False)
+    assert moved(encoder) == {"5.running_mean"}
+    add_lora(encoder := layers(), rank=1, alpha=1.0, targets=["1"])
+    assert moved(encoder) == set()
+    encoder = layers()
+    encoder[4].requires_grad_(requires_grad=False)
+    assert moved(encoder) == {"2.running_mean"}
+
+
 def test_it_is_pefts_on_shared_weights():
     """A ViT with fused qkv: values, and the gradients of A and B."""
     peft = pytest.importorskip("peft")
