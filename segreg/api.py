@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from segreg.config.recipe import Overrides, Recipe, as_written, override_words, read_recipe
-from segreg.config.resolve import Resolved, choose, resolve
+from segreg.config.resolve import Resolved, choose, resolve, resolve_begun
 from segreg.errors import Problem, SegregError, listed, with_article
 from segreg.registry.protocols import KINDS, check_kind
 from segreg.registry.registry import load_registry
@@ -714,7 +714,7 @@ def _other_data(run: Run, data: PythonData) -> Resolved | None:
 
     if _came_from_python(run) and is_data_of(run.recipe, run.directory):
         return None
-    return replace(resolve(_with_data(run.written, data), load_registry()), source="python")
+    return replace(resolve_begun(_with_data(run.written, data), load_registry()), source="python")
 
 
 def _check_least(least: int, **given: int) -> None:

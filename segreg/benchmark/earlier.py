@@ -15,7 +15,7 @@ from typing import Any
 from segreg.benchmark.bench.plan import override
 from segreg.config.diff import RecipeDifference, recipe_differences
 from segreg.config.recipe import Recipe
-from segreg.config.resolve import Resolved, resolve
+from segreg.config.resolve import Resolved, resolve_begun
 from segreg.config.sections import WeightDecay
 from segreg.models import build
 from segreg.registry.registry import Registry
@@ -28,7 +28,7 @@ def completed(written: Recipe, registry: Registry) -> dict[str, Any]:
     Raises:
         SegregError: a part or a setting of it is gone.
     """
-    resolved = resolve(written, registry)
+    resolved = resolve_begun(written, registry)
     optimizer = resolved.optimizer
     if "exclude_from_weight_decay" not in written.values["optimizer"] and _decouples(resolved):
         # Everything had weight decay then.

@@ -197,6 +197,15 @@ def resolve(recipe: Recipe, registry: Registry) -> Resolved:
     return _Check(recipe, registry).whole()
 
 
+def resolve_begun(recipe: Recipe, registry: Registry) -> Resolved:
+    """Check the recipe of a run that began with it: a setting without an effect, which is refused now, had none then.
+
+    Raises:
+        SegregError: everything else that is wrong, together, each with its place.
+    """
+    return _Check(recipe, registry, begun=True).whole()
+
+
 def resolve_inference(recipe: Recipe, registry: Registry) -> InferenceRecipe:
     """Check what predicting needs of a recipe, and nothing else: other parts and settings may be gone by now.
 
@@ -251,9 +260,10 @@ def plain_section(section: Any) -> dict[str, Any]:
 class _Check:
     """One pass over a recipe that gathers problems rather than stopping at the first."""
 
-    def __init__(self, recipe: Recipe, registry: Registry) -> None:
+    def __init__(self, recipe: Recipe, registry: Registry, *, begun: bool = False) -> None:
         self.recipe = recipe
         self.registry = registry
+        self.begun = begun
         self.problems: list[Problem] = []
 
     def whole(self) -> Resolved:
@@ -485,7 +495,7 @@ class _Check:
         if train.batch_size != "auto" and train.effective_batch_size is not None:
             hint = f"set batch_size: auto, or leave it out; the batch has {train.batch_size} images"
             self.wrong('"effective_batch_size" goes with batch_size: auto', ("train", "effective_batch_size"), hint)
-        if train.start_part == "encoder" and train.start_from is None:
+        if train.start_part == "encoder" and train.start_from is None and not self.begun:
             self.wrong('"start_part" goes with start_from, which names the weights', ("train", "start_part"))
         if train.swa_start is not None and train.ema is not None:
             hint = "ema averages over steps and swa_start over epochs: leave one of them out"
@@ -543,8 +553,8 @@ class _Check:
             wrong(f'"stratify" goes with method: random; {here}', "stratify")
         if (method == "lists" or (folds and split.lists)) and not {"train", "val"} <= set(split.lists):
             self.wrong('"split.lists" must name a file for train and one for val', ("split", "lists"))
-        if split.lists and method != "lists" and not folds:
-            wrong(f'"lists" goes with method: lists; {here}', "lists", at_key=True)
+        if split.lists and method != "lists" and not folds and not self.begun:
+            wrong(f\x27"lists" goes with method: lists; {here}\x27, "lists", at_key=True)
         for name in ("folds", "fold") if not folds else ():
             if getattr(split, name) is not None:
                 wrong(f'"{name}" goes with method: folds; {here}', name, at_key=True)

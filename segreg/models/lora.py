@@ -80,7 +80,8 @@ def add_lora(encoder: nn.Module, rank: int, alpha: float, targets: Sequence[str]
     Raises:
         SegregError: there is no such linear layer or convolution of 1x1; the message has those that there are.
     """
-    layers = {name: module for name, module in encoder.named_modules() if _fits(module)}
+    # A layer that stands in several places has several names, and one change in all of them.
+    layers = {name: module for name, module in encoder.named_modules(remove_duplicate=False) if _fits(module)}
     named = {target: [name for name in layers if f".{name}".endswith(f".{target}")] for target in targets}
     if unknown := [target for target, names in named.items() if not names]:
         count = Counter(name.rpartition(".")[2] for name in layers if not name.rpartition(".")[2].isdecimal())
@@ -91,8 +92,11 @@ def add_lora(encoder: nn.Module, rank: int, alpha: float, targets: Sequence[str]
             hint=f"there are {there}" if count else "it has none at all",
         )
     encoder.requires_grad_(requires_grad=False)
-    for name in dict.fromkeys(name for names in named.values() for name in names):
-        encoder.set_submodule(name, Lora(layers[name], rank, alpha))
+    chosen = dict.fromkeys(layers[name] for names in named.values() for name in names)
+    changed = {layer: Lora(layer, rank, alpha) for layer in chosen}
+    for name, layer in layers.items():
+        if layer in changed:
+            encoder.set_submodule(name, changed[layer])
 
 
 def _fits(module: nn.Module) -> bool:
@@ -106,9 +110,11 @@ def _fits(module: nn.Module) -> bool:
 
 def merge_lora(network: Network) -> Network:
     """Return a network with each low-rank change added to the weights that it changes, in place."""
-    for name, module in list(network.named_modules()):
+    for module in network.modules():
+        if isinstance(module, Lora):  # anew, as another layer may have the same tensor
+            module.frozen.weight = nn.Parameter(module.weight.detach(), requires_grad=False)
+    for name, module in list(network.named_modules(remove_duplicate=False)):
         if isinstance(module, Lora):
-            module.frozen.weight.data = module.weight.detach()
             network.set_submodule(name, module.frozen)
     return network
 

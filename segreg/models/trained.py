@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -67,26 +68,36 @@ def settle_frozen(encoder: nn.Module) -> None:
     """
     if not any(parameter.requires_grad for parameter in encoder.parameters()):
         encoder.eval()
-    for module in encoder.modules():
-        own = list(module.parameters(recurse=False)) if isinstance(module, _BatchNorm) else []
-        if own and not any(parameter.requires_grad for parameter in own):
+    for _, module, trains in _with_training(encoder):
+        if isinstance(module, _BatchNorm) and not trains:
             module.eval()
+
+
+def _with_training(encoder: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
+    """Return an encoder's modules by name, and whether they train; one without weights goes with those before it."""
+    trains = all(parameter.requires_grad for parameter in encoder.parameters())  # freezing begins at the image
+    for name, module in encoder.named_modules(prefix="encoder", remove_duplicate=False):
+        if own := list(module.parameters(recurse=False)):
+            trains = any(parameter.requires_grad for parameter in own)
+        yield name, module, trains
 
 
 def trained_tensors(model: Segmenter) -> tuple[str, ...]:
     """Return the names in a network's state without those that are frozen in its encoder; none where all are trained.
 
-    A buffer, such as running statistics, goes with the parameters of its module.
+    A buffer, such as running statistics, goes with the parameters of its module; statistics of a BatchNorm without
+    parameters with those before it.
     """
     encoder: Any = model.encoder
     if all(parameter.requires_grad for parameter in encoder.parameters()):
         return ()
     state = model.state_dict()
     kept = [name for name in state if not name.startswith("encoder.")]
-    for module_name, module in encoder.named_modules(prefix="encoder"):
+    for module_name, module, trains in _with_training(encoder):
         own = module.named_parameters(recurse=False)
         leaves = [leaf for leaf, parameter in own if parameter.requires_grad]
-        leaves += [leaf for leaf, _ in module.named_buffers(recurse=False)] if leaves else []
+        moves = leaves or (trains and isinstance(module, _BatchNorm))
+        leaves += [leaf for leaf, _ in module.named_buffers(recurse=False)] if moves else []
         kept += [name for leaf in leaves if (name := f"{module_name}.{leaf}") in state]
     return tuple(kept)
 

@@ -108,7 +108,7 @@ def plugins_of(directory: RunDirectory) -> Iterator[bool]:
 
 
 def check_recipe(directory: RunDirectory, recipe: Recipe, check: Callable[[Recipe, Registry], _Checked]) -> _Checked:
-    """Return a run's recipe, checked by `resolve` or `resolve_inference` with the plugin files of the run.
+    """Return a run's recipe, checked by `resolve_begun` or `resolve_inference` with the plugin files of the run.
 
     Raises:
         SegregError: something is wrong with it.

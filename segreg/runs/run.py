@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.config.recipe import COMMAND_LINE, KeyPath, Recipe, one_line, read_recipe
-from segreg.config.resolve import Choice, Resolved, resolve
+from segreg.config.resolve import Choice, Resolved, resolve, resolve_begun
 from segreg.errors import SegregError, listed
 from segreg.evaluation.evaluator import Overlay
 from segreg.models import build
@@ -111,7 +111,7 @@ def resume_run(
         written, previous, state, split = from_main(lambda: _left_behind(directory, overrides, without_history))
         if stack.enter_context(plugins_of(directory)):
             registry = load_registry()
-        resolved = with_absolute_paths(resolve(written, registry))
+        resolved = with_absolute_paths(resolve_begun(written, registry))
         resolved = dataclasses.replace(resolved, source=previous.get("recipe", resolved.source))
         with Assembly.of(resolved, progress, pretrained=state is None) as assembly:
             if split != assembly.ids_by_split():

@@ -115,10 +115,10 @@ class Run:
         Raises:
             SegregError: a plugin that it names a part of is not installed any more, or has other settings.
         """
-        from segreg.config.resolve import resolve
+        from segreg.config.resolve import resolve_begun
         from segreg.runs.plugin_files import check_recipe
 
-        return check_recipe(self.directory, self.written, resolve)
+        return check_recipe(self.directory, self.written, resolve_begun)
 
     @cached_property
     def network(self) -> InferenceRecipe:

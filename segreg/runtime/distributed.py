@@ -94,6 +94,8 @@ def started_again() -> bool:
 def own_device(name: str) -> str:
     """Return the device that this process is to take where a recipe names that one: each takes a GPU of its own.
 
+    All processes must call it: where each sees one GPU alone, as schedulers may have it, they compare which ones.
+
     Raises:
         SegregError: it names a device that several processes can't share, or that can't work with others.
     """
@@ -101,10 +103,13 @@ def own_device(name: str) -> str:
         return name
     import torch
 
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    if name == "cpu":
         return "cpu"
     if name in ("auto", "cuda"):
-        return f"cuda:{local_rank()}"
+        only = str(torch.cuda.get_device_properties(0).uuid) if torch.cuda.device_count() == 1 else ""
+        if gathered(only).count(only) == 1 and only:
+            return "cuda:0"
+        return f"cuda:{local_rank()}" if name == "cuda" or torch.cuda.is_available() else "cpu"
     raise SegregError(
         f'train.device: {count()} processes can\'t compute on "{name}"',
         hint='"auto" and "cuda" give each process a GPU of its own; "cpu" works too',

@@ -189,13 +189,23 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     taken, and the first of those as large, which the notes say as "chosen".
 
     Raises:
-        SegregError: the file is missing, damaged, holds code, or holds no tensors.
+        SegregError: the file is missing, damaged, holds code, or holds no tensors, or one that is sparse or has no
+            values.
     """
+    import torch
+
     if path.suffix != ".safetensors":
         found = _tensors_in(_load_pickle(path))
         if not found:
             raise SegregError(f"{path}: holds no weights (a mapping from names to tensors)")
         chosen = max(found, key=lambda key: len(found[key]))  # the first of the largest
+        for name, tensor in found[chosen].items():
+            if tensor.is_meta:
+                hint = "it was saved before its weights were loaded, or while they were elsewhere"
+                raise SegregError(f'{path}: the tensor "{name}" is on the device meta and has no values', hint=hint)
+            if tensor.layout != torch.strided:
+                message = f'{path}: the tensor "{name}" has the layout {tensor.layout}, and weights are dense'
+                raise SegregError(message, hint="save tensor.to_dense() instead")
         as_large = [key for key in found if len(found[key]) == len(found[chosen]) and key != chosen]
         return found[chosen], {"chosen": f'taken from "{chosen}"; there is also {listed(as_large)}'} if as_large else {}
     with _open_safetensors(path) as file:
@@ -248,7 +258,8 @@ def load_weights(module: nn.Module, path: Path, *, without: tuple[str, ...] = ()
         without: how names begin of tensors in the file that the module needs not have.
 
     Raises:
-        SegregError: the file can't be read, or a name or shape does not match; nothing is loaded then.
+        SegregError: the file can't be read, a name or shape does not match, or a value is not finite; nothing is loaded
+            then.
     """
     tensors, _ = read_weights(path)
     own, given = module.state_dict(), {name: t for name, t in tensors.items() if not name.startswith(without)}
@@ -262,7 +273,30 @@ def load_weights(module: nn.Module, path: Path, *, without: tuple[str, ...] = ()
         lines = [f"{sum(a == b for a, b in shapes.values())} tensors fit"]
         lines += [f"{len(names)} {word}: {listed(names, quote='', most=6)}" for word, names in wrong.items() if names]
         raise SegregError(f"{path}: the weights do not fit the network", hint="\n".join(lines))
+    refuse_not_finite(given, path)
     module.load_state_dict(given)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or infinity. A sync."""
+    import torch
+
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    finite = torch.stack([tensor.isfinite().all() for tensor in floats.values()]).tolist() if floats else []
+    return [name for name, fine in zip(floats, finite, strict=True) if not fine]
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights of a file with which a network would return NaN.
+
+    Raises:
+        SegregError: some are not finite.
+    """
+    if wrong := not_finite(tensors):
+        raise SegregError(
+            f"{path}: {len(wrong)} tensors are not finite (NaN or infinite), first {listed(wrong, most=3)}",
+            hint="the training that wrote it has diverged, or the file is damaged; take weights of an earlier epoch",
+        )
 
 
 def random_state() -> dict[str, Any]:
@@ -311,7 +345,7 @@ def _load_pickle(path: Path) -> Any:
             raise zipfile.BadZipFile(f"checksum of {wrong}")
         with warnings.catch_warnings():
             # For files that others made; the errors below cover what matters.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            warnings.filterwarnings("ignore", message="Detected pickle protocol|Validating sparse tensor")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise SegregError(

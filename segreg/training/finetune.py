@@ -18,7 +18,7 @@ from segreg.errors import SegregError, listed
 from segreg.models.lora import merged, plain_name
 from segreg.models.trained import BASE, digest_of_frozen, trained_tensors
 from segreg.runtime.hub import SMP_WEIGHTS, local_path
-from segreg.training.checkpoint import BEST, LAST, read_weights
+from segreg.training.checkpoint import BEST, LAST, read_weights, refuse_not_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +74,7 @@ def start_from(model: Segmenter, source: Path | str, component: Literal["model",
         task: what the network is trained for.
 
     Raises:
-        SegregError: the file can't be read, or nothing in it fits.
+        SegregError: the file can't be read, nothing in it fits, or what fits is not finite.
     """
     file = _weights_file(local_path(source))
     given, notes = read_weights(file)
@@ -121,6 +121,7 @@ def start_from(model: Segmenter, source: Path | str, component: Literal["model",
     )
     if not any(value.ndim > 1 for value in values.values()):  # a BatchNorm of the right width is not a match
         raise SegregError(f"train.start_from: nothing in {file} fits the {component}", hint=str(start))
+    refuse_not_finite(values, file)
     model.load_state_dict({names[key]: value for key, value in values.items()}, strict=False)
     return start
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from segreg.errors import SegregError, did_you_mean, listed
@@ -135,6 +136,7 @@ class _Summed(NamedTuple):
     bad_batch: int
     bad_terms: list[str]
     bad_ids: tuple[str, ...]
+    nan_ids: list[str]
 
 
 @dataclass
@@ -145,17 +147,21 @@ class LossMeter:
         doing: for messages, such as "training, epoch 3".
         images: images so far.
         ids: the sample ids of every batch so far.
+        nan: where it is known, of which images of every batch the network returned NaN.
+        remark: what the last reading has found of these images, "" without any.
     """
 
     doing: str
     device: torch.device
     images: int = 0
     ids: list[tuple[str, ...]] = field(default_factory=list)
+    nan: list[Tensor] = field(default_factory=list)
     names: tuple[str, ...] = ()
+    remark: str = ""
     _row: Tensor | None = None  # each term's sum, the first batch that was not finite or -1, which terms of it were not
 
-    def add(self, terms: Mapping[str, Tensor], ids: tuple[str, ...]) -> None:
-        """Add one batch's terms, each a mean over its images. No device sync."""
+    def add(self, terms: Mapping[str, Tensor], ids: tuple[str, ...], logits: Tensor | None = None) -> None:
+        """Add one batch's terms, each a mean over its images, and look for NaN in its logits. No device sync."""
         import torch
 
         values = torch.stack([term.detach() for term in terms.values()]).float()
@@ -174,6 +180,8 @@ class LossMeter:
         sums += values * len(ids)
         self.images += len(ids)
         self.ids.append(ids)
+        if logits is not None:
+            self.nan.append(logits.isnan().flatten(1).any(dim=1))
 
     def read(self) -> dict[str, float]:
         """Return the mean of every term over this process's images so far. A device sync.
@@ -192,25 +200,38 @@ class LossMeter:
         return self._means(gathered(self._summed()))
 
     def _summed(self) -> _Summed | None:
+        import torch
+
         if self._row is None:
             return None
-        row, count = self._row.tolist(), len(self.names)  # sync: the one copy to the host
+        row, count = self._row.tolist(), len(self.names)  # sync: one copy to the host
         batch = int(row[count])
         wrong = [name for name, bad in zip(self.names, row[count + 1 :], strict=True) if bad]
         sums_by_name = dict(zip(self.names, row, strict=False))
-        return _Summed(sums_by_name, self.images, batch, wrong, self.ids[batch] if batch >= 0 else ())
+        is_nan = torch.cat(self.nan).tolist() if self.nan else []  # sync
+        nan = list(compress(chain.from_iterable(self.ids), is_nan))
+        return _Summed(sums_by_name, self.images, batch, wrong, self.ids[batch] if batch >= 0 else (), nan)
 
     def _means(self, processes: Sequence[_Summed | None]) -> tuple[dict[str, float], int]:
         summed = [each for each in processes if each is not None]
+        images = sum(each.images for each in summed)
+        nan = [name for each in summed for name in each.nan_ids]
+        of = f"{len(nan)} of {images} images ({listed(nan, most=3)})"
+        self.remark = f"the network returns NaN for {of}" if nan else ""
         if bad := [each for each in summed if each.bad_batch >= 0]:
             first = min(bad, key=lambda each: each.bad_batch)
             # Name the total only where none of its terms is at fault.
             terms = [term for term in first.bad_terms if term != TOTAL] or first.bad_terms
             raise SegregError(
                 f"{self.doing}, batch {first.bad_batch + 1}: loss term {listed(terms)} is not finite (NaN or infinite)",
-                hint=f"the batch's samples: {listed(list(first.bad_ids), quote='', most=64)}\n{HINT_NOT_FINITE}\n"
-                "and look at these samples' images and masks",
+                hint="\n".join(
+                    [
+                        *([self.remark] if nan else []),
+                        f"the batch's samples: {listed(list(first.bad_ids), quote='', most=64)}",
+                        HINT_NOT_FINITE,
+                        "and look at these samples' images and masks",
+                    ]
+                ),
             )
-        images = sum(each.images for each in summed)
         names = summed[0].sums if summed else ()
         return {name: sum(each.sums[name] for each in summed) / images for name in names}, images

@@ -34,7 +34,7 @@ from segreg.runtime.layout import Column, Styled, Table
 from segreg.runtime.progress import Progress, Quiet, duration
 from segreg.training import history
 from segreg.training.averages import ModelSwa
-from segreg.training.checkpoint import BEST, LAST, STATE, State, load_state
+from segreg.training.checkpoint import BEST, LAST, STATE, State, load_state, not_finite
 from segreg.training.monitor import (
     HINT_NOT_FINITE,
     TOTAL,
@@ -479,9 +479,11 @@ def validation_pass(
             if (room := room - logits.nbytes) >= 0:
                 training.validated[batch.ids, batch.images.shape] = logits
             metrics.update(logits.to(where), targets.to(where).long())
-            meter.add(own.terms_of({"": logits}, targets), batch.ids)
+            meter.add(own.terms_of({"": logits}, targets), batch.ids, logits)
             advance(1, note() if note.due() else None)  # sync, at most once a second
         losses, _ = meter.read_all()  # sync, once an epoch
+    if meter.remark:  # where these pixels are ignored, the loss is none the worse
+        progress.say(f"warning: validation, epoch {epoch}: {meter.remark}")
     return {**named("val", losses), **{f"val.{name}": value for name, value in compute_over_processes(metrics).items()}}
 
 
@@ -528,9 +530,7 @@ def groups_of(count: int, items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def check_finite(objective: nn.Module, epoch: int) -> None:
     """Raise where a weight is NaN or infinite, before it is validated or saved."""
-    tensors = {name: tensor for name, tensor in objective.state_dict().items() if tensor.is_floating_point()}
-    finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()  # sync, once an epoch
-    if wrong := [name for name, fine in zip(tensors, finite, strict=True) if not fine]:
+    if wrong := not_finite(objective.state_dict()):  # sync, once an epoch
         raise SegregError(
             f"training, epoch {epoch}: {len(wrong)} tensors of the network are not finite (NaN or infinite), "
             f"first {listed(wrong, most=3)}",

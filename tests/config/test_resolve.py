@@ -8,11 +8,13 @@ import pytest
 
 import plugged
 from segreg.config.recipe import Recipe, read_recipe, shipped_recipes
-from segreg.config.resolve import SECTIONS, SETTINGS, read_section, resolve
+from segreg.config.resolve import SECTIONS, SETTINGS, read_section, resolve, resolve_begun
 from segreg.config.sections import Evaluate, Input, Split, Train
 from segreg.errors import Place, SegregError
 from segreg.registry.protocols import KINDS
 from segreg.registry.registry import load_registry
+from segreg.runs.directory import RunDirectory
+from segreg.runs.trained_run import Run
 from segreg.settings import check_value, plain
 
 RIGHT = Path(__file__).parents[1] / "wrong_recipes" / "right.yaml"
@@ -138,6 +140,17 @@ def test_the_complete_recipe_resolves_to_itself(overrides, lab, tmp_path):
     for one, other in zip(first.choices(), again.choices(), strict=True):
         assert one.settings == other.settings
         assert list(map(type, one.settings.values())) == list(map(type, other.settings.values()))
+
+
+@pytest.mark.parametrize("idle", ["train.start_part=encoder", "split.lists={train: a.txt, val: b.txt}"])
+def test_a_setting_without_effect_is_refused_unless_a_run_began_with_it(idle, lab, tmp_path, monkeypatch):
+    recipe = Recipe(LEAST).changed([idle])
+    with pytest.raises(SegregError, match="goes with"):
+        resolve(recipe, lab)
+    begun = resolve_begun(recipe, lab)
+    (tmp_path / "resolved.yaml").write_text(begun.yaml(), encoding="utf-8")
+    monkeypatch.setattr("segreg.runs.plugin_files.load_registry", lambda: lab)
+    assert Run(RunDirectory(tmp_path)).recipe.plain() == begun.plain()
 
 
 def test_the_package_that_a_recipe_chose_stays_chosen(plugin):

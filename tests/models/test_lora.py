@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -15,7 +16,7 @@ from segreg.config.sections import EncoderTraining
 from segreg.config.sections import Lora as Settings
 from segreg.errors import SegregError
 from segreg.models.lora import Lora, add_lora, merge_lora, merged
-from segreg.models.trained import choose_trained, settle_frozen
+from segreg.models.trained import choose_trained, settle_frozen, trained_tensors
 
 SIZE = (32, 32)
 
@@ -92,6 +93,42 @@ def test_merged_weights_compute_the_same(vit):
     assert [type(m) for m in vit.modules()] == [type(m) for m in plain.modules()]
 
 
+class Shared(nn.Module):
+    """One layer in two places, and another layer with the same weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.other = nn.Sequential(self.one[0], nn.Tanh())
+        self.tied = nn.Linear(4, 4)
+        self.tied.weight = self.one[0].weight
+
+    def forward(self, x):
+        return self.tied(self.other(self.one(x)))
+
+
+@pytest.mark.parametrize("targets", [["one.0"], ["other.0"], ["0"], ["0", "tied"]])
+def test_a_layer_in_two_places_has_one_change_in_both(targets):
+    torch.manual_seed(0)
+    network = Shared()
+    add_lora(network, rank=2, alpha=4.0, targets=targets)
+    assert isinstance(network.one[0], Lora)
+    assert network.one[0] is network.other[0]
+    assert isinstance(network.tied, Lora) == ("tied" in targets)
+    changed(network)
+    model = SimpleNamespace(encoder=network, state_dict=lambda: network.state_dict(prefix="encoder."))
+    assert {name.removeprefix("encoder.") for name in trained_tensors(model)} == {
+        name for name in network.state_dict() if ".lora_" in name
+    }
+    x = torch.randn(3, 4)
+    before, plain = network(x), Shared()
+    plain.tied = nn.Linear(4, 4)  # which has another change, or none
+    plain.load_state_dict(merged(network.state_dict()))
+    torch.testing.assert_close(plain(x), before)
+    torch.testing.assert_close(merge_lora(network)(x), before)
+    assert not any(isinstance(module, Lora) for module in network.modules())
+
+
 def test_gradients_in_bf16_are_near_those_in_float32(vit):
     choose_trained(vit, EncoderTraining(lora=Settings(rank=4)))
     changed(vit, std=0.02)
@@ -144,6 +181,35 @@ def test_frozen_norms_keep_their_statistics(builtin):
     choose_trained(encoder, EncoderTraining(trainable="none"))
     settle_frozen(encoder.train())
     assert not any(module.training for module in encoder.modules())
+
+
+def test_a_norm_without_weights_goes_with_the_layer_before_it():
+    def layers():
+        torch.manual_seed(0)
+        first, second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        norms = (nn.BatchNorm2d(3, affine=False) for _ in range(3))
+        return nn.Sequential(next(norms), first, next(norms), nn.ReLU(), second, next(norms))
+
+    def moved(encoder):
+        before = encoder.state_dict()
+        before = {name: tensor.clone() for name, tensor in before.items() if name.endswith("running_mean")}
+        settle_frozen(encoder.train())
+        encoder(torch.randn(2, 3, 8, 8) + 1)
+        after = encoder.state_dict()
+        found = {name for name in before if not torch.equal(after[name], before[name])}
+        model = SimpleNamespace(encoder=encoder, state_dict=lambda: encoder.state_dict(prefix="encoder."))
+        named = {name.removeprefix("encoder.") for name in trained_tensors(model)}
+        assert {name for name in named if name.endswith("running_mean")} == found
+        return found
+
+    encoder = layers()
+    encoder[1].requires_grad_(requires_grad=False)
+    assert moved(encoder) == {"5.running_mean"}
+    add_lora(encoder := layers(), rank=1, alpha=1.0, targets=["1"])
+    assert moved(encoder) == set()
+    encoder = layers()
+    encoder[4].requires_grad_(requires_grad=False)
+    assert moved(encoder) == {"2.running_mean"}
 
 
 def test_it_is_pefts_on_shared_weights():

@@ -305,6 +305,8 @@ def test_a_device_is_each_processs_own(monkeypatch):
     monkeypatch.setattr(distributed, "count", lambda: 2)
     monkeypatch.setattr(distributed, "local_rank", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(distributed, "gathered", lambda value: [value] * 2)
     assert [distributed.own_device(name) for name in ("auto", "cuda", "cpu")] == ["cuda:1", "cuda:1", "cpu"]
     with pytest.raises(SegregError) as caught:
         distributed.own_device("cuda:1")
@@ -313,6 +315,7 @@ def test_a_device_is_each_processs_own(monkeypatch):
         '  "auto" and "cuda" give each process a GPU of its own; "cpu" works too'
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert distributed.own_device("auto") == "cpu"
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -154,7 +155,21 @@ def test_a_device_is_by_the_number_on_the_own_machine(monkeypatch):
     monkeypatch.setattr(distributed, "rank", lambda: 11)
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(distributed, "gathered", lambda value: [value] * 16)
     assert distributed.own_device("auto") == "cuda:3"
+
+
+@pytest.mark.parametrize(("others", "device"), [(["b", "c", ""], "cuda:0"), (["b", "a", "c"], "cuda:3")])
+def test_a_process_that_sees_one_gpu_takes_it_where_no_other_has_the_same(others, device, monkeypatch):
+    monkeypatch.setattr(distributed, "count", lambda: 4)
+    monkeypatch.setattr(distributed, "rank", lambda: 3)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid="a"))
+    monkeypatch.setattr(distributed, "gathered", lambda value: [*others, value])
+    assert [distributed.own_device(name) for name in ("auto", "cuda")] == [device, device]
 
 
 # what is for one process

@@ -1,6 +1,7 @@
 """Starting from existing weights: what fits is loaded, and what does not is reported."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from segreg.errors import SegregError
 from segreg.models.segmenter import Segmenter
 from segreg.task import Task
+from segreg.training.checkpoint import load_weights
 from segreg.training.finetune import start_from
 from segreg_plugins.decoders.mask_head import MaskHead
 
@@ -110,6 +112,34 @@ def test_whole_numbers_are_not_weights(tmp_path):
     with pytest.raises(SegregError, match=r"nothing in .* fits the model") as caught:
         start_from(model(), tmp_path / "w.pth", "model", LESION)
     assert "int8 for torch.float32" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (torch.Tensor.to_sparse, "has the layout torch.sparse_coo"),
+        (lambda weight: weight.to("meta"), "is on the device meta"),
+    ],
+)
+def test_a_tensor_that_is_sparse_or_has_no_values_is_named(change, words, tmp_path):
+    state = model().state_dict()
+    state["encoder.network.0.weight"] = change(state["encoder.network.0.weight"])
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(SegregError, match=f'"encoder.network.0.weight" {words}'):
+        start_from(model(), tmp_path / "w.pth", "model", LESION)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused_where_they_would_be_loaded(value, tmp_path):
+    state = model().state_dict()
+    state["head.weight"][0] = value
+    save_file(state, tmp_path / "w.safetensors")
+    message = r'w.safetensors: 1 tensors are not finite \(NaN or infinite\), first "head.weight"'
+    with pytest.raises(SegregError, match=message):
+        start_from(model(), tmp_path / "w.safetensors", "model", LESION)
+    with pytest.raises(SegregError, match=message):
+        load_weights(model(), tmp_path / "w.safetensors")
+    start_from(model(), tmp_path / "w.safetensors", "encoder", LESION)
 
 
 def test_a_folder_without_weights(tmp_path):

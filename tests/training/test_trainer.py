@@ -401,6 +401,24 @@ def test_a_loss_that_is_not_finite_stops_and_is_explained(tmp_path, split_name):
         assert all(tensor.isfinite().all() for tensor in read_weights(tmp_path / file)[0].values())
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_an_image_of_which_the_network_returns_nan_is_named_in_validation(tmp_path, ignored):
+    class Broken(Scale):
+        def forward(self, images):
+            return super().forward(images).masked_fill((images == 255).all(dim=(1, 2, 3), keepdim=True), torch.nan)
+
+    def loss(logits, target):
+        return bce(logits.nan_to_num(), target) if ignored else bce(logits, target)
+
+    network, val, log = objective(losses=[("bce", 1.0, loss)]), BatchLoader(count=6, shuffle=False), Log()
+    network.normalize = Broken()
+    val.images[4] = 255
+    with nullcontext() if ignored else pytest.raises(SegregError, match="not finite") as caught:
+        train(tmp_path, objective=network, val=val, progress=log)
+    words = [*log.lines, str(caught and caught.value)]
+    assert any('the network returns NaN for 1 of 6 images ("image4")' in line for line in words)
+
+
 class Switching:
     """Sound batches at first, others from the second epoch on."""
 

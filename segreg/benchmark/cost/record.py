@@ -10,7 +10,7 @@ from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.config.recipe import Recipe
-from segreg.config.resolve import NETWORK, Resolved, resolve
+from segreg.config.resolve import NETWORK, Resolved, resolve_begun
 from segreg.errors import listed, plural
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.task import Task
@@ -163,7 +163,7 @@ class NetworkSpec:
         Raises:
             SegregError: the registry does not have what the recipe names.
         """
-        return resolve(Recipe(self.recipe, source=self.source), registry), Task(self.classes, self.mode)
+        return resolve_begun(Recipe(self.recipe, source=self.source), registry), Task(self.classes, self.mode)
 
 
 @dataclass(frozen=True)
