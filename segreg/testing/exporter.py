@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import tempfile
@@ -24,7 +25,8 @@ PRECISIONS = ("float32", "bf16", "float16", "int8")
 _CLOSE = 1e-3
 _LOSSES = {"bf16": 0.1, "float16": 0.02}
 """How far values near 1 may be from the network's in half precision."""
-_NOTES = '{"classes": ["ground", "\\u00e9t\\u00e9"]}'
+_NOTES = json.dumps({"classes": ["ground", "été"], "weights": np.random.default_rng(0).bytes(1 << 17).hex()})
+"""What a file must have room for: random digits, which no compression brings below half of their number of bytes."""
 
 
 class _Network(nn.Module):
@@ -57,21 +59,24 @@ def it_can_be_built(subject: Subject) -> None:
 
 
 def files_predict_what_the_network_does(subject: Subject) -> None:
-    """A file gives the network's logits, for one image and for several."""
-    with _written(subject, torch.uint8, labels=False) as (run, network):
+    """A file has the notes, and gives the network's logits, for one image and for several."""
+    with _written(subject, torch.uint8, labels=False) as (run, network, size):
+        if size < len(_NOTES) // 3:
+            text = f"it drops the notes: what it writes has {size:,} bytes, and they have {len(_NOTES):,}"
+            raise Broken(text, at=subject.built().write)
         _compare(run, network, torch.uint8)
 
 
 def labels_are_labels(subject: Subject) -> None:
     """A network that returns uint8 labels still does."""
-    with _written(subject, torch.uint8, labels=True) as (run, network):
+    with _written(subject, torch.uint8, labels=True) as (run, network, _):
         _compare(run, network, torch.uint8)
 
 
 def every_depth_is_taken(subject: Subject) -> None:
     """Images may be uint16 and float32 too."""
     for dtype in (torch.uint16, torch.float32):
-        with _written(subject, dtype, labels=False) as (run, network):
+        with _written(subject, dtype, labels=False) as (run, network, _):
             _compare(run, network, dtype)
 
 
@@ -131,8 +136,8 @@ class _Code:
 @contextmanager
 def _written(
     subject: Subject, dtype: torch.dtype, *, labels: bool, precision: str = "float32"
-) -> Iterator[tuple[Any, _Network]]:
-    """Return a file's network, and the network that it was written from."""
+) -> Iterator[tuple[Any, _Network, int]]:
+    """Yield a file's network, the network that it was written from, and how many bytes were written."""
     exporter = subject.built()
     if precision not in exporter.precisions:
         raise NotChecked(f"it does not write {precision}")
@@ -148,7 +153,8 @@ def _written(
         if not file.is_file():
             raise Broken(f"it writes no file {file.name}")
         with doing("loading what it wrote"):
-            yield exporter.load(file, precision=precision), network
+            run = exporter.load(file, precision=precision)
+            yield run, network, sum(one.stat().st_size for one in Path(folder).rglob("*"))
 
 
 def _compare(run: Any, network: _Network, dtype: torch.dtype, *, close: float = _CLOSE) -> None:
