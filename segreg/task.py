@@ -19,6 +19,8 @@ BACKGROUND = "background"
 
 LONGEST_NAME = 200
 """Characters that a class's name has at most: it is in every table and diagram."""
+_SCORES = ("pooled", "per_image_mean")
+"""How names of scores end, such as `dice.pooled`; `dice.class.CLASS` must not."""
 _LARGEST = 88.0
 """Of logits that are computed from probabilities; its sigmoid is 1 in float32, and -88 has one above 0."""
 
@@ -34,8 +36,8 @@ class Task:
     Targets are int64 (uint8 in the cache); 255 (`IGNORE_INDEX`) marks pixels that count for nothing.
 
     Raises:
-        SegregError: no class, a name that is empty, given twice or of more than 200 characters, or a number of classes
-            that does not fit the mode.
+        SegregError: no class, a name that is empty, given twice, of more than 200 characters or ends as those of scores
+            do, or a number of classes that does not fit the mode.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +53,11 @@ class Task:
         if long := [name for name in self.classes if len(name) > LONGEST_NAME]:
             raise SegregError(
                 f'the class name "{long[0][:40]}..." has {len(long[0])} characters; at most {LONGEST_NAME} are taken'
+            )
+        if kept := [name for name in self.classes if name.rpartition(".")[2] in _SCORES]:
+            raise SegregError(
+                f'no class can be called "{kept[0]}": names of scores end in {listed(_SCORES, quote="")}',
+                hint=f"dice.class.{kept[0]} would be taken for another score; give the class another name",
             )
         if self.mode == "binary" and len(self.classes) != 1:
             raise SegregError(f"a binary task has one class name, the foreground; it was given {len(self.classes)}")

@@ -24,6 +24,14 @@ MULTILABEL = Task(("cup", "disc"), "multilabel")
         (("a", "b", "a", "b"), "multilabel", 'class names must differ: "a" and "b" stand more than once'),
         (("a", "b" * 5000), "multilabel", f'the class name "{"b" * 40}..." has 5000 characters; at most 200 are taken'),
         (("a", "b", "a"), "multilabel", 'class names must differ: "a" stands more than once'),
+        (
+            ("a", "a.pooled"),  # a single image's dice.class.a would be both
+            "multilabel",
+            (
+                'no class can be called "a.pooled": names of scores end in pooled and per_image_mean\n'
+                "  dice.class.a.pooled would be taken for another score; give the class another name"
+            ),
+        ),
     ],
 )
 def test_classes_that_do_not_fit_the_mode_are_refused(classes, mode, says):

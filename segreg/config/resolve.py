@@ -554,7 +554,7 @@ class _Check:
         if (method == "lists" or (folds and split.lists)) and not {"train", "val"} <= set(split.lists):
             self.wrong('"split.lists" must name a file for train and one for val', ("split", "lists"))
         if split.lists and method != "lists" and not folds and not self.begun:
-            wrong(f\x27"lists" goes with method: lists; {here}\x27, "lists", at_key=True)
+            wrong(f'"lists" goes with method: lists; {here}', "lists", at_key=True)
         for name in ("folds", "fold") if not folds else ():
             if getattr(split, name) is not None:
                 wrong(f'"{name}" goes with method: folds; {here}', name, at_key=True)

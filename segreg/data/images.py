@@ -49,6 +49,11 @@ _MOST_IN_TILES = 2**31 - 1
 _MOST_PAGES = 4096
 _MOST_OF_A_TILE = 1 << 26  # bytes; a small image may be in one tile that is larger
 _AT_ONCE = 1 << 24  # values that are made 8-bit at once
+_BOUNDED = (1, 5, 8, 32946, 34925)
+"""TIFF compressions of which tifffile decodes no more than is checked: none, LZW, deflate and LZMA.
+
+Of PackBits it makes any number of bytes, and of JPEG 2000 or PNG inside a TIFF the size that their own header names.
+"""
 _ALPHA_MODES = ("LA", "PA", "RGBA")
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -579,7 +584,8 @@ def _tiff_values(path: ImageSource, page: Any, series: Any) -> tuple[NDArray[Any
     """Decode by tifffile where it can, and else by a library that reads this very layout exactly."""
     tag = page.tags.get("Orientation")
     orientation = int(tag.value) if tag else 1
-    if page.photometric != _YCBCR:
+    bounded = not isinstance(path, ImageBytes) or int(page.compression) in _BOUNDED
+    if page.photometric != _YCBCR and bounded:
         try:
             return _bands_last(path, series.asarray(maxworkers=1, out=_target(path, series)), series.axes), orientation
         except ValueError as error:
@@ -593,7 +599,8 @@ def _tiff_values(path: ImageSource, page: Any, series: Any) -> tuple[NDArray[Any
         and page.sampleformat == 1
     )
     if plain and (page.bitspersample == 8 or (page.bitspersample == 1 and page.samplesperpixel == 1)):
-        return _by_pillow(path, page.photometric == _MINISWHITE), 1
+        with suppress(UnidentifiedImageError):  # how it is compressed
+            return _by_pillow(path, page.photometric == _MINISWHITE), 1
     if plain and page.bitspersample == 16 and page.planarconfig == 1:
         # OpenCV turns TIFFs by itself, though no other format when read unchanged.
         decoded = _by_opencv(path)
@@ -601,9 +608,8 @@ def _tiff_values(path: ImageSource, page: Any, series: Any) -> tuple[NDArray[Any
             _refuse(path, "can't be read the way it is compressed", "save it uncompressed or by deflate (zip)")
         return decoded, 1
     compression = getattr(page.compression, "name", page.compression)
-    return _refuse(
-        path, f"is compressed by {compression}", "pip install imagecodecs, or save it uncompressed or by deflate (zip)"
-    )
+    ways = "save it uncompressed or by deflate (zip)"
+    return _refuse(path, f"is compressed by {compression}", f"pip install imagecodecs, or {ways}" if bounded else ways)
 
 
 def _target(path: ImageSource, series: Any) -> Any:

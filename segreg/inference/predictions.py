@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 from collections import deque
@@ -14,7 +16,7 @@ from typing import Any
 
 from segreg.data.images import ImageSource, read_image
 from segreg.data.rasters import Raster
-from segreg.errors import SegregError
+from segreg.errors import SegregError, listed
 from segreg.inference.inputs import ImageFile
 from segreg.inference.predictor import (
     InferenceConfig,
@@ -122,11 +124,12 @@ def predict_files(
     try:
         outputs.folder.mkdir(parents=True, exist_ok=True)
         write_json(file, summary.plain())
+        began = file.stat().st_mtime_ns
     except OSError as error:
         raise SegregError(f"{outputs.folder}: can't be written to ({error.strerror})") from None
     with progress.watch("predicting", len(todo), "images") as advance:
         try:
-            _Work(predictors, config, threshold, summary, outputs, progress, advance).run(todo)
+            _Work(predictors, config, threshold, summary, outputs, progress, advance, began).run(todo)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -151,6 +154,8 @@ class _Work:
     outputs: Outputs
     progress: Progress
     advance: Advance
+    began: int
+    """When it began, by the clock of the file system that it writes to."""
 
     def run(self, todo: Sequence[ImageFile]) -> None:
         by_file: dict[ImageSource, ImageFile] = {image.file: image for image in todo}
@@ -222,9 +227,19 @@ class _Work:
         if isinstance(error.__cause__, OSError) and error.__cause__.strerror:  # what the disk refused to take
             error = error.__cause__
         why = str(error) if isinstance(error, SegregError) else f"{image.file}: {_reason(error)}"
+        if old := [str(file) for file in self.files_of_earlier(image)]:
+            why += f"\n  {listed(old, quote='', most=3)} {'are' if len(old) > 1 else 'is'} from an earlier prediction"
         self.summary.failed.append((image, why))
         self.progress.say(f"failed: {why}")
         self.advance(1)
+
+    def files_of_earlier(self, image: ImageFile) -> Iterator[Path]:
+        """Yield an image's files that were there before, a raster's or not: of a broken one it is not known."""
+        names = (self.outputs.files(image.name, raster=raster).values() for raster in (False, True))
+        for file in dict.fromkeys(itertools.chain.from_iterable(names)):
+            with contextlib.suppress(OSError):
+                if file.is_file() and file.stat().st_mtime_ns < self.began:
+                    yield file
 
 
 def _files(outputs: Outputs, image: ImageFile) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import itertools
 import os
@@ -92,6 +93,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         whole.mkdir()
         yield whole
         for number in itertools.count():
+            if _exchanged(whole, path):
+                break
             with contextlib.suppress(FileNotFoundError):
                 path.rename(aside / f".before-{number}")
             try:
@@ -100,8 +103,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 if error.errno not in _TAKEN:
                     raise
                 continue  # another process was quicker, and is replaced as well
-            sync(path.parent)
-            return
+            break
+        sync(path.parent)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, so that a process that is killed loses neither; False where that can't be."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # Linux has it
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def new_run_directory(

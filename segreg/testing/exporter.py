@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import tempfile
@@ -21,7 +22,8 @@ from segreg.testing.subject import Broken, NotChecked, Subject, doing
 PRECISIONS = ("float32", "bf16", "float16", "int8")
 _CLOSE = {"float32": 1e-3, "bf16": 0.1, "float16": 0.02}
 """How far values near 1 may be from the network's."""
-_NOTES = '{"classes": ["ground", "\\u00e9t\\u00e9"]}'
+_NOTES = json.dumps({"classes": ["ground", "été"], "weights": np.random.default_rng(0).bytes(1 << 17).hex()})
+"""What a file must have room for: random digits, which no compression brings below half of their number of bytes."""
 
 
 class _Network(nn.Module):
@@ -54,7 +56,7 @@ def it_can_be_built(subject: Subject) -> None:
 
 
 def files_predict_what_the_network_does(subject: Subject) -> None:
-    """A file gives the network's logits, for one image and for several."""
+    """A file has the notes, and gives the network's logits, for one image and for several."""
     _compare(subject)
 
 
@@ -122,7 +124,7 @@ class _Code:
 def _compare(
     subject: Subject, dtype: torch.dtype = torch.uint8, *, labels: bool = False, precision: str = "float32"
 ) -> None:
-    """Compare what a file predicts with the network that it was written from."""
+    """Write a file, look for the notes in it, and compare what it predicts with the network that it was written from."""
     exporter = subject.built()
     if precision not in exporter.precisions:
         raise NotChecked(f"it does not write {precision}")
@@ -137,6 +139,10 @@ def _compare(
             exporter.write(program, file, precision=precision, notes=_NOTES)
         if not file.is_file():
             raise Broken(f"it writes no file {file.name}")
+        size = sum(one.stat().st_size for one in Path(folder).rglob("*"))
+        if size < len(_NOTES) // 3:
+            text = f"it drops the notes: what it writes has {size:,} bytes, and they have {len(_NOTES):,}"
+            raise Broken(text, at=exporter.write)
         with doing("loading what it wrote"):
             run = exporter.load(file, precision=precision)
         for count in (1, 3):

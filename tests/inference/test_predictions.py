@@ -130,6 +130,17 @@ def test_broken_images_are_named_and_the_rest_go_on(batch_size):
     assert kept["predicted"][0] == {"image": "in/0.png", "masks": "out/masks/0.png"}
 
 
+def test_what_an_earlier_prediction_left_of_an_image_that_fails_is_named():
+    named = images(3)
+    run(named, kinds=("masks", "overlays"))
+    Path("in/1.png").write_bytes(b"")
+    summary = run(named, kinds=("masks", "overlays"))
+    why = summary.failed[0][1]
+    assert why.splitlines()[-1] == "  out/masks/1.png and out/overlays/1.png are from an earlier prediction"
+    assert summary.plain()["failed"] == [{"image": "in/1.png", "why": why}]
+    assert Path("out/masks/1.png").is_file(), "nothing is deleted"
+
+
 def test_what_cannot_be_written_is_named_and_the_rest_go_on():
     named = images(3)
     Path("out/masks/1.png").mkdir(parents=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,21 @@ def test_a_folder_takes_the_place_of_another_whole_or_not_at_all(tmp_path, monke
             (quick / "quick").touch()
         assert [file.name for file in out.iterdir()] == ["quick"]
     assert sorted(tmp_path.rglob("*")) == [out, out / "slow"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs renameat2")
+def test_a_folder_that_another_one_replaces_is_there_until_the_other_is(tmp_path, monkeypatch):
+    out, rename = tmp_path / "onnx", Path.rename
+
+    def renamed(path, target):
+        rename(path, target)
+        assert out.exists(), "a process that is killed now has lost both"
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    for name in ("before", "after"):
+        with replacing_folder(out) as folder:
+            (folder / name).touch()
+    assert sorted(tmp_path.rglob("*")) == [out, out / "after"]
 
 
 def test_a_name_that_another_process_takes_at_the_last_moment_is_replaced(tmp_path, monkeypatch):

@@ -7,7 +7,9 @@ import socket
 import struct
 import tempfile
 import threading
+import tracemalloc
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 from test_answers import BINARY, FORM, MULTILABEL, as_form, drawn, encoded, pixels, tiff_of
 
+from segreg.data.images import ImageBytes, read_image
+from segreg.errors import SegregError
 from serving import predictor, serving
 
 
@@ -43,10 +47,13 @@ def client():
         yield asked
 
 
-def tiff_of_more(size, tile):
+PACKBITS, PIXTIFF = 32773, 50013
+
+
+def tiff_of_more(size, tile, compression=8):
     """Return a TIFF of 16x16 pixels in one tile, whose data become so many bytes."""
-    data = zlib.compress(bytes(size), 9)
-    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 8, 325: len(data)}
+    data = b"\x81\0" * (size // 128) if compression == PACKBITS else zlib.compress(bytes(size), 9)
+    tags = {256: 16, 257: 16, 258: 8, 259: compression, 262: 1, 277: 1, 322: tile, 323: tile, 324: 8, 325: len(data)}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
 
@@ -72,6 +79,7 @@ REFUSED = [
     (encoded(np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)), "", {}, 422, "four channels"),
     (tiff_of_more(1 << 24, 16), "", {}, 422, "larger than the image"),
     (tiff_of_more(256, 1 << 14), "", {}, 422, "larger than the image"),
+    (tiff_of_more(256, 16, PIXTIFF), "", {}, 422, "is compressed by PIXTIFF; save it uncompressed"),
     (as_form(b"x", field="<script>"), "", {"Content_Type": FORM}, 422, 'field "image"'),
     (b"--other", "", {"Content_Type": FORM}, 422, "form"),
     (b"x", "", {"Content_Type": "multipart/form-data"}, 422, "form"),
@@ -102,6 +110,19 @@ def test_what_is_not_there_is_refused_alike(client):
 def test_the_size_is_read_before_anything_is_decoded(client, monkeypatch):
     monkeypatch.setattr("segreg.serve.uploads.read_image", lambda _: pytest.fail("decoded"))
     assert client.predict(encoded(drawn(101, 100))).status == 413
+
+
+@pytest.mark.parametrize("compression", [8, PIXTIFF, PACKBITS])
+def test_a_small_tiff_takes_no_more_memory_than_its_header_says(compression):
+    image = ImageBytes("it", tiff_of_more(1 << 24, 16, compression))
+    read_image(ImageBytes("imports", tiff_of(np.zeros((8, 8), np.uint8))))
+    tracemalloc.start()
+    try:
+        with suppress(SegregError):
+            read_image(image)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_body_of_no_stated_length_has_the_same_limit(client):

@@ -28,6 +28,11 @@ class Undefined(TorchExporter):
         return lambda images: run(images) * np.float32("nan")
 
 
+class WithoutNotes(TorchExporter):
+    def write(self, program, file, *, precision, notes, calibration=None):
+        super().write(program, file, precision=precision, notes="{}")
+
+
 class FloatLabels(TorchExporter):
     def load(self, file, *, precision):
         run = super().load(file, precision=precision)
@@ -64,6 +69,7 @@ EXPORTERS = [
     (Odd, "it_can_be_built", "its precisions are ('float8',)"),
     (Shifted, "files_predict_what_the_network_does", "its values differ from the network's by 1"),
     (Undefined, "files_predict_what_the_network_does", "its values differ from the network's by nan"),
+    (WithoutNotes, "files_predict_what_the_network_does", "it drops the notes: what it writes has "),
     (FloatLabels, "labels_are_labels", "it gives float32 [1, 16, 16]; uint8 [1, 16, 16] was expected"),
     (BytesOnly, "every_depth_is_taken", "predicting 1 images of torch.uint16, it raises"),
     (
