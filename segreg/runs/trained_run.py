@@ -325,12 +325,14 @@ class Run:
 
         if predictor := self._predictors.get((weights, device, precision)):
             return predictor
-        place, name = choose_device(device), precision
+        place, name, why = choose_device(device), precision, ""
         prepare_device(place)
         if name == "recipe":
-            # A run with fp16 on its GPU predicts on a CPU too.
             name = self.network.precision
-            name = "auto" if name == "fp16" and place.type != "cuda" else name
+            if name == "auto" and (used := self.environment.get("precision")) in ("float32", "fp16"):
+                name, why = used, f"{used}, as the run computed"  # also where `auto` would take bf16
+            # A run with fp16 on its GPU predicts on a CPU too.
+            name, why = ("auto", "") if name == "fp16" and place.type != "cuda" else (name, why)
         file = self.weights_file(weights)
         notes, model = _Notes.read(file), self.model(weights).to(place)
         if self.network.channels_last:
@@ -339,8 +341,7 @@ class Run:
         if which and weights == "best":
             which = " (last weights: no epoch was the best)"
         computing = choose_precision(name, place)
-        if precision == "float32":
-            computing = dataclasses.replace(computing, exact=True)
+        computing = dataclasses.replace(computing, exact=precision == "float32", reason=why or computing.reason)
         predictor = self._predictors[weights, device, precision] = Predictor(
             name=str(self.directory) + which,
             model=model,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import platform
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from segreg.errors import SegregError, did_you_mean, listed
 
@@ -45,6 +46,8 @@ class Precision:
         """Return the context in which the forward pass runs."""
         import torch
 
+        if self.dtype is not None and device.type == "cpu":
+            _normalise_layers_in_float32()
         return torch.autocast(device.type, dtype=self.dtype or torch.float32, enabled=self.dtype is not None)
 
     @contextlib.contextmanager
@@ -64,6 +67,24 @@ class Precision:
         finally:
             torch.backends.cudnn.allow_tf32 = before[0]
             torch.set_float32_matmul_precision(before[1])
+
+
+@functools.cache
+def _normalise_layers_in_float32() -> torch.library.Library:
+    """Let LayerNorm compute in float32 under a CPU's autocast, as under a GPU's; its result has the input's type.
+
+    Of bf16 features, torch sums the gradients of its weights over all pixels in bf16, where 256 + 1 is 256.
+    """
+    import torch
+
+    def layer_norm(x: torch.Tensor, shape: Sequence[int], weight: torch.Tensor | None = None, *rest: Any) -> Any:
+        exact = x.float() if weight is not None and weight.dtype == torch.float32 else x
+        with torch.autocast("cpu", enabled=False):
+            return torch.layer_norm(exact, shape, weight, *rest).to(x.dtype)
+
+    library = torch.library.Library("aten", "IMPL", "AutocastCPU")
+    library.impl("layer_norm", layer_norm)
+    return library
 
 
 def devices() -> list[str]:

@@ -124,7 +124,7 @@ class _Code:
 def _compare(
     subject: Subject, dtype: torch.dtype = torch.uint8, *, labels: bool = False, precision: str = "float32"
 ) -> None:
-    """Write a file, look for the notes in it, and compare what it predicts with the network that it was written from."""
+    """Write a file, look for the notes in it, and compare its predictions with those of the network it is made from."""
     exporter = subject.built()
     if precision not in exporter.precisions:
         raise NotChecked(f"it does not write {precision}")

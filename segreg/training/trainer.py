@@ -653,8 +653,9 @@ def _fits(training: Training, images: Tensor, targets: Tensor) -> bool:
     # An optimizer like Adam allocates two more tensors for each parameter at its first step.
     if training.device.type != "cuda":
         free = available_mib()
-        few = min(2, len(images))
-        needed = kept_bytes(training, images[:few], targets[:few]) / few * len(images) + 3 * weight_bytes
+        # What the third image adds, each further one does; the weights that bf16 casts are kept once.
+        two, three = (kept_bytes(training, images[:few], targets[:few]) for few in (2, 3))
+        needed = two + (three - two) * (len(images) - 2) + 3 * weight_bytes
         return free is None or needed <= SHARE_OF_MEMORY * free * 2**20
     reserve: list[Tensor] = []
     try:

@@ -31,6 +31,7 @@ from segreg.inference.predictor import (
     prepare_image,
 )
 from segreg.inference.tiles import tile_starts
+from segreg.runs.trained_run import Run
 from segreg.runtime.device import Precision
 from segreg.task import Task
 
@@ -463,6 +464,16 @@ def test_a_run_predicts_in_every_way(finished):
     np.testing.assert_allclose(both, mean, atol=1e-6)
     assert finished.predictor() is pair[0]  # loaded once
     assert finished.predictor(precision="recipe").precision.name == "float32"
+
+
+def test_a_run_with_auto_is_scored_in_the_precision_in_which_it_computed(finished, monkeypatch):
+    monkeypatch.setattr("segreg.runtime.device.processor_flags", lambda: frozenset({"avx512_bf16"}))
+    run = Run(finished.directory, ("train.precision=auto",))  # it computed in float32
+    assert run.predictor(precision="recipe").precision.reason == "float32, as the run computed"
+    assert run.predictor(precision="auto").precision.name == "bf16"
+    monkeypatch.setattr(Run, "environment", {"precision": "fp16"})  # on a GPU
+    run = Run(finished.directory, ("train.precision=auto",))
+    assert run.predictor(precision="recipe").precision.reason == "bf16, because the CPU has avx512_bf16"
 
 
 def test_a_run_predicts_files_and_what_its_network_says_of_them(finished):

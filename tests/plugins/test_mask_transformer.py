@@ -332,6 +332,16 @@ def test_it_learns_two_images_by_heart_in_bf16():
     assert (MULTICLASS.labels(model.eval()(image)) == targets).float().mean() > 0.97
 
 
+def test_no_weights_are_cast_without_their_gradients():
+    """Older versions of torch keep such a cast until autocast ends, and what was cast so learns nothing."""
+    model = network().train()
+    cast = []
+    for layer in model.modules():
+        layer.register_forward_hook(lambda *_: cast.append(torch.is_grad_enabled()))
+    model.supervised(torch.zeros(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.long))
+    assert all(cast)
+
+
 RECIPE = (
     tiny_runs.RECIPE.replace("timm/test_resnet", "three_convolutions")
     .replace("samples: 24", "samples: 12")

@@ -119,6 +119,16 @@ def test_autocast_computes_in_the_precision(machine):
             assert (a @ a).dtype == dtype
 
 
+def test_layer_norm_sums_its_gradients_in_float32():
+    """Over 4,096 pixels; a sum in bf16 would end at 256."""
+    norm = torch.nn.LayerNorm(8)
+    with choose_precision("bf16", CPU).autocast(CPU):
+        out = norm(torch.linspace(-9, 9, 4096 * 8).sin().view(4096, 8).to(torch.bfloat16))
+    assert out.dtype == torch.bfloat16
+    out.backward(torch.ones_like(out))
+    assert norm.bias.grad.tolist() == [4096.0] * 8
+
+
 FAULTS = """
 import resource, sys
 from segreg.runtime.device import prepare_process

@@ -825,6 +825,11 @@ def test_the_number_of_micro_batches_follows_from_the_free_memory(monkeypatch):
         assert micro_batches_that_fit(training, (images, targets)) == wanted
     monkeypatch.setattr(trainer, "available_mib", lambda: None)
     assert micro_batches_that_fit(training, (images, targets)) == 1
+    # In bf16 the weights are kept a second time, once for all images.
+    training.precision = Precision("bf16", torch.bfloat16, scaler=False, reason="test")
+    free = (kept_bytes(training, images, targets) + weights) / trainer.SHARE_OF_MEMORY / 2**20 * 1.001
+    monkeypatch.setattr(trainer, "available_mib", lambda: free)
+    assert micro_batches_that_fit(training, (images, targets)) == 1
 
 
 @pytest.mark.gpu

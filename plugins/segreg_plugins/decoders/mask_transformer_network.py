@@ -92,13 +92,13 @@ class MaskTransformer(nn.Module):
         """Return the embeddings, which the paper's training leaves without weight decay."""
         return ["queries.weight", "query_positions.weight", "scales.weight"]
 
-    @torch.no_grad()
     def _hidden(self, index: int, state: Tensor, pixels: Tensor, scale: Tensor) -> Tensor | None:
         """Return which places each query of a layer does not see, bool `[B, queries, h * w]`; None: it sees all."""
         annealed = self.masking == "annealed"
         if annealed and not self.training:
             return None
-        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embedding(state), pixels)
+        # Not under no_grad: in older versions of torch, what autocast casts there has no gradient in the losses either.
+        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embedding(state).detach(), pixels.detach())
         hidden = F.interpolate(masks, size=scale.shape[-2:], mode="bilinear", align_corners=False).flatten(2) < 0
         if annealed:
             hidden &= torch.rand(*hidden.shape[:2], 1, device=hidden.device) < self.masked[index]
