@@ -369,9 +369,11 @@ def test_build_model_is_not_needed_to_predict(exported, monkeypatch):
     assert segreg.load_run(exported.directory.path).predict(np.zeros((20, 20, 3), np.uint8)).shape == (20, 20)
 
 
-def test_weights_that_were_not_scored_have_no_scores(finished):
+@pytest.mark.parametrize(("best", "scored"), [(3, False), (4, True)])
+def test_weights_that_were_not_scored_have_no_scores(finished, monkeypatch, best, scored):
+    monkeypatch.setitem(vars(finished), "results", {**finished.results, "best_epoch": best})
     assert describe_run(finished)["scores"]["metrics"]
-    assert describe_run(finished, "last")["scores"] == {}
+    assert bool(describe_run(finished, "last")["scores"]) == scored
 
 
 def test_images_and_scores_for_8_bits_are_those_of_the_file(finished):
