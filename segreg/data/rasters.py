@@ -21,7 +21,7 @@ from segreg.errors import SegregError, did_you_mean
 INSTALL = 'pip install "segreg-toolkit[geo]"'
 GDAL = {"GDAL_CACHEMAX": 256}
 """GDAL's options: MB of decoded blocks that are kept; by itself it takes a twentieth of the machine's memory."""
-_GEO_TAGS = (33550, 34264, 34735)  # ModelPixelScale, ModelTransformation, GeoKeyDirectory
+_GEO_TAGS = (33550, 34264, 34735, 50844)  # ModelPixelScale, ModelTransformation, GeoKeyDirectory, RPCCoefficient
 
 
 def installed() -> bool:
@@ -75,6 +75,7 @@ class Raster:
         crs: coordinate reference system, as rasterio has it; None where the file has none.
         transform: affine, from (column, row) to the system's coordinates.
         gcps: ground control points and their reference system, which some files have in place of a transform.
+        rpcs: rational polynomial coefficients, likewise; None where there are none.
     """
 
     def __init__(self, path: Path, bands: Sequence[int | str] | None = None, *, of_classes: bool = False) -> None:
@@ -95,7 +96,7 @@ class Raster:
         self._opened: Any = None
         with self._lock:
             file = self._file()
-            self.crs, self.transform, self.gcps = file.crs, file.transform, file.gcps
+            self.crs, self.transform, self.gcps, self.rpcs = file.crs, file.transform, file.gcps, file.rpcs
             colours = [str(one.name) for one in file.colorinterp]
             described = [text or "" for text in file.descriptions]
             alpha = [n for n, one in enumerate(colours, 1) if one == "alpha" and not described[n - 1]]

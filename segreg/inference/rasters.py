@@ -145,8 +145,9 @@ def geotiffs(
     rasterio = need_rasterio(raster.path)
     height, width, _ = raster.shape
     points, crs_of_points = raster.gcps
-    place = {"gcps": points, "crs": crs_of_points} if points else {"crs": raster.crs, "transform": raster.transform}
-    grid = {"height": height, "width": width, **place}
+    transform = None if raster.transform.is_identity else raster.transform  # of which rasterio warns
+    place = {"gcps": points, "crs": crs_of_points} if points else {"crs": raster.crs, "transform": transform}
+    grid = {"height": height, "width": width, "rpcs": raster.rpcs, **place}
     layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "bigtiff": "if_safer"}
 
     sums: dict[str, dict[Any, int]] = {}

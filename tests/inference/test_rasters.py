@@ -104,6 +104,19 @@ def test_ground_control_points_are_those_of_the_scene():
         ]
 
 
+def test_rational_polynomial_coefficients_are_those_of_the_scene():
+    ends = {f"{axis}_{end}": "100" for axis in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT") for end in ("OFF", "SCALE")}
+    polynomials = {f"{axis}_{part}_COEFF": "1" + " 0.25" * 19 for axis in ("LINE", "SAMP") for part in ("NUM", "DEN")}
+    rpcs = rasterio.rpc.RPC.from_gdal(ends | polynomials)
+    with rasterio.open("scene.tif", "w", "GTiff", 50, 40, 3, dtype="uint8", rpcs=rpcs, photometric="RGB") as file:
+        file.write(pixels().transpose(2, 0, 1))
+    predicted("scene.tif", one=predictor(MULTICLASS))
+    for kind in ("masks", "probabilities"):
+        with rasterio.open("scene.tif") as scene, rasterio.open(f"out/{kind}/scene.tif") as file:
+            assert (file.rpcs, file.crs) == (scene.rpcs, None)
+            assert file.rpcs.lat_off == 100
+
+
 @pytest.mark.usefixtures("reading")
 def test_bands_are_those_of_the_network():
     values = pixels(4)
