@@ -82,8 +82,8 @@ def _normalise_layers_in_float32() -> torch.library.Library:
         with torch.autocast("cpu", enabled=False):
             return torch.layer_norm(exact, shape, weight, *rest).to(x.dtype)
 
-    library = torch.library.Library("aten", "IMPL", "AutocastCPU")
-    library.impl("layer_norm", layer_norm)
+    library = torch.library.Library("aten", "IMPL", "AutocastCPU")  # type: ignore[no-untyped-call]
+    library.impl("layer_norm", layer_norm)  # type: ignore[no-untyped-call]
     return library
 
 
