@@ -90,7 +90,7 @@ def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str,
 
 
 def _history(lines: Mapping[str, Mapping[Any, str]], best_epoch: int | None) -> Any:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogFormatter, MaxNLocator
 
     most = max((len(found) for found in lines.values()), default=0)
     width, height = 5.2 * max(1, len(lines)), 3.8 + 0.22 * most
@@ -108,6 +108,8 @@ def _history(lines: Mapping[str, Mapping[Any, str]], best_epoch: int | None) -> 
         axes.grid(alpha=0.3)
         if title == "learning rate" and any(value > 0 for points in of_panel for _, value in points):
             axes.set_yscale("log")
+            # By itself it has mathematical text, which `text_style` leaves unread.
+            axes.yaxis.set(major_formatter=LogFormatter(), minor_formatter=LogFormatter(labelOnlyBase=False))
         # Below, where no line runs; the label of the axis ends half an inch under it.
         axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.45 / tall))
     return figure

@@ -252,3 +252,20 @@ def test_what_built_in_metrics_offer_is_drawn(tmp_path):
     metrics.update(torch.randn(2, 3, 16, 16) + torch.nn.functional.one_hot(target).movedim(-1, 1), target)
     files = plot_metrics(metrics, tmp_path)
     assert [file.name for file in files] == ["roc_pr_curves.png", "confusion.png", "reliability.png"]
+
+
+@pytest.mark.parametrize("rates", [(1e-4, 1e-4), (1e-2, 1e-5), (3e-4, 2e-4)])
+def test_learning_rates_have_ticks_in_plain_numbers(rates, tmp_path):
+    rows = [{"epoch": epoch, "train.loss": 0.5, "lr.encoder": rate} for epoch, rate in enumerate(rates, start=1)]
+    labels = []
+
+    def read(figure, _):
+        figure.canvas.draw()
+        axes = {axes.get_title(): axes for axes in figure.axes}["learning rate"]
+        labels.extend(label.get_text() for label in axes.get_yticklabels() + axes.get_yticklabels(minor=True))
+
+    with mock.patch.object(plots, "_save", read):
+        plots.plot_history(rows, tmp_path / "curves.png", monitor="val.loss", best_epoch=1)
+    numbers = [float(label.translate({0x2212: "-"})) for label in labels if label]  # not "$\\mathdefault{10^{-4}}$"
+    assert min(numbers) <= max(rates)
+    assert max(numbers) >= min(rates)
