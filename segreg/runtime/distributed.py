@@ -94,7 +94,7 @@ def started_again() -> bool:
 def own_device(name: str) -> str:
     """Return the device that this process is to take where a recipe names that one: each takes a GPU of its own.
 
-    All processes must call it: where each sees one GPU alone, as schedulers may have it, they compare which ones.
+    All processes must call it at once: where each sees one GPU alone, as schedulers may have it, they compare theirs.
 
     Raises:
         SegregError: it names a device that several processes can't share, or that can't work with others.
