@@ -169,7 +169,7 @@ def as_main_has(tensors: Iterable[Tensor]) -> None:
 def one_of_each_node_first() -> Iterator[None]:
     """Let one process of each machine through before its others, which then find what it downloaded and prepared.
 
-    It may take any time: who waits looks at a note rather than waiting in an exchange.
+    It may take any time: who waits looks at a note rather than waiting in an exchange. None may begin inside.
     """
     if count() == 1:
         yield
