@@ -108,6 +108,7 @@ def speed(chosen: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
     from segreg.data.crops import Crops
     from segreg.models import build
     from segreg.registry.registry import load_registry
+    from segreg.runs.assembly import tried_augmentation
     from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
     from segreg.runtime.progress import Quiet
     from segreg.training.loss import Objective
@@ -128,7 +129,7 @@ def speed(chosen: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
         seed_everything(0)
         prepared = prepare(dataset, recipe.input)
         loader = BatchLoader(
-            prepared, range(chosen.images), batch_size=chosen.batch, augment=build.build_augmentations(recipe),
+            prepared, range(chosen.images), batch_size=chosen.batch, augment=tried_augmentation(recipe, dataset.task),
             workers=fitting_workers(device.type),
             crops=Crops(recipe.input, recipe.crop, dataset.task) if resize == "crop" else None,
         )  # fmt: skip

@@ -22,6 +22,7 @@ from segreg.config.resolve import resolve
 from segreg.data import BatchLoader, divide, fitting_workers, prepare
 from segreg.models import build
 from segreg.registry.registry import load_registry
+from segreg.runs.assembly import tried_augmentation
 from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
 from segreg.runtime.progress import Quiet
 from segreg.training.loss import Objective
@@ -49,8 +50,8 @@ def main() -> None:
         splits = divide(dataset, recipe.split)
         prepared = prepare(dataset, recipe.input, indices=splits["train"])
         train = BatchLoader(
-            prepared, splits["train"], batch_size=recipe.train.batch_size, augment=build.build_augmentations(recipe),
-            workers=fitting_workers(device.type),
+            prepared, splits["train"], batch_size=recipe.train.batch_size,
+            augment=tried_augmentation(recipe, dataset.task), workers=fitting_workers(device.type),
         )  # fmt: skip
         model = build.build_model(recipe, dataset.task)
         losses = build.build_losses(recipe, dataset.task)

@@ -94,7 +94,7 @@ class Input:
     std: tuple[PositiveFloat, ...] | None = None
 
     def complete(self) -> Input:
-        """Return it with the type that networks take which were not prepared for any data: 8 bits."""
+        """Return it with 8 bits for `dtype: auto`, which networks keep that were not prepared for any data."""
         return replace(self, dtype="uint8") if self.dtype == "auto" else self
 
     @property

@@ -67,8 +67,9 @@ class Assembly:
     @classmethod
     def of(cls, recipe: Resolved, progress: Progress, *, pretrained: bool = True) -> Assembly:
         """Build everything that a recipe names, cheap things first, so that mistakes show early."""
+        own = own_device(recipe.train.device)  # here, where no process waits for another yet
         with one_of_each_node_first():
-            assembly = cls._built(recipe, progress, pretrained=pretrained)
+            assembly = cls._built(recipe, own, progress, pretrained=pretrained)
         if recipe.input.normalize == "dataset" and recipe.input.mean is None:
             assembly.normalize_by_data(progress)
         return assembly
@@ -87,7 +88,7 @@ class Assembly:
         self.objective.normalize = build.build_normalize(self.recipe, self.objective.model.encoder)  # type: ignore[arg-type]
 
     @classmethod
-    def _built(cls, recipe: Resolved, progress: Progress, *, pretrained: bool) -> Assembly:
+    def _built(cls, recipe: Resolved, own: str, progress: Progress, *, pretrained: bool) -> Assembly:
         memory = prepare_process()
         if recipe.train.batch < count():
             raise SegregError(
@@ -100,7 +101,7 @@ class Assembly:
                 f"{count()} processes have one",
                 hint="train.batch_size is the batch of all processes together",
             )
-        device = choose_device(own_device(recipe.train.device))
+        device = choose_device(own)
         precision = choose_precision(recipe.train.precision, device)
         dataset = build.build_dataset(recipe)
         splits = split_of(recipe, dataset, progress)

@@ -94,7 +94,7 @@ def started_again() -> bool:
 def own_device(name: str) -> str:
     """Return the device that this process is to take where a recipe names that one: each takes a GPU of its own.
 
-    All processes must call it: where each sees one GPU alone, as schedulers may have it, they compare which ones.
+    All processes must call it at once: where each sees one GPU alone, as schedulers may have it, they compare theirs.
 
     Raises:
         SegregError: it names a device that several processes can't share, or that can't work with others.
@@ -169,7 +169,7 @@ def as_main_has(tensors: Iterable[Tensor]) -> None:
 def one_of_each_node_first() -> Iterator[None]:
     """Let one process of each machine through before its others, which then find what it downloaded and prepared.
 
-    It may take any time: who waits looks at a note rather than waiting in an exchange.
+    It may take any time: who waits looks at a note rather than waiting in an exchange. None may begin inside.
     """
     if count() == 1:
         yield

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import MetricCollection
 
-
 TOTAL = "loss"
 """The name of the weighted total among the loss terms."""
 

@@ -86,9 +86,13 @@ def test_a_batch_shared_by_two_is_two_batches_of_one_that_make_a_step(tmp_path):
 
 
 def test_a_decoders_own_losses_train_in_two_processes(tmp_path):
-    """Points are drawn by each process alone; what they then have in common is the weights that came out."""
+    """Points are drawn by each process alone; what they then have in common is the weights that came out.
+
+    Where no device is named, they agree on it.
+    """
     decoder = "{name: mask_transformer, queries: 3, layers: 2, channels: 8, heads: 2, feedforward: 8, points: 32}"
-    path = of_two(tmp_path, f"decoder={decoder}", "train.epochs=1", text=NORMALISED)
+    settings = [f"decoder={decoder}", "train.epochs=1", "train.device=auto"]
+    path = of_two(tmp_path, *settings, text=NORMALISED, CUDA_VISIBLE_DEVICES="")
     (row,) = history.read(path)
     weighted = 2 * row["train.loss.class"] + 5 * (row["train.loss.mask_bce"] + row["train.loss.mask_dice"])
     assert row["train.loss"] == pytest.approx(weighted, rel=1e-5)

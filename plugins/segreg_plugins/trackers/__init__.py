@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from segreg.task import Task
 
 VARIABLE = "SEGREG_TRACKERS"
-"""Environment variable: the trackers that get runs, with commas or spaces between."""
+"""Environment variable: the trackers that runs report to, with commas or spaces between."""
 TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
 """Each is a module of this package with the functions `start`, `epoch` and `end`; `overlay` where it shows masks."""
 
