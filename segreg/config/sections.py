@@ -34,7 +34,7 @@ class Split:
             scikit-learn's function of that name draws, called for the test and then for val. `folds` deals all samples
             but those of the test into folds, of which one is val and the others are train.
         val: share of all samples for validation, where the split is drawn; with `train_test_split` the share of what
-            the test leaves. With `folds` it says nothing.
+            the test leaves. Not used with `folds`.
         test: share of all samples for the test, where the split is drawn; null is 0.15, and 0 with `folds`.
         seed: seed of the drawing. It is not the recipe's seed, so that runs with several seeds share one split.
         stratify: whether each split or fold drawn gets its share of the images that show each class, rare classes
@@ -66,7 +66,7 @@ class Input:
 
     Args:
         size: height and width in pixels; of the crops where `resize` is `crop`.
-        resize: `stretch` to the size, `letterbox` into it (the border is ignored), `none`: all have it already, or
+        resize: `stretch` to the size, `letterbox` into it (the border is ignored), `none` where all images have it, or
             `crop`: training sees crops of that size, as the section crop says, and images are scored at their own.
         channels: channels of the network's input; grey images are repeated to 3.
         dtype: type of the values: `auto` is the files' own, uint8, uint16 or float32; a run notes which it is.
@@ -160,7 +160,7 @@ class Train:
         epochs: epochs at most.
         batch_size: images in a batch, of all processes together; `auto` takes `effective_batch_size`, computed in as
             many parts as the device's memory asks for.
-        effective_batch_size: images in a batch and an optimizer step where `batch_size` is `auto`; null are 16.
+        effective_batch_size: images in a batch and an optimizer step where `batch_size` is `auto`; null is 16.
         accumulate: batches whose gradients are added up before one optimizer step.
         precision: `auto` takes bf16 where the device has it, fp16 with a gradient scaler on older GPUs, else float32.
         device: `auto` takes the GPU where there is one; or a torch device such as `cpu` or `cuda:1`.
