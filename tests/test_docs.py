@@ -593,7 +593,6 @@ def test_segreg_from_python(place):
         "".join(blocks(DOCS / "python.md", "python")),
         ("scales=(0.75, 1.0, 1.25)", "scales=(0.25, 0.5)"),  # of an overlay, which is 936 pixels wide
         ("for _ in range(24):", "for _ in range(12):"),
-        ("for epoch in range(2):", "for epoch in range(1):"),
     )
     printed = place.python(UNDRAWN + page)
     assert "('lesion',) binary" in printed
