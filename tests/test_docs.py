@@ -750,6 +750,7 @@ def test_the_how_to_of_plugins(place, monkeypatch):
     exec(HOW_TO_DATA, {})
     place.environment["LAB_LOG"] = "lab.jsonl"
     assert "margin: a number; default 1.0" in place.sh("segreg show loss hinge --plugin my_parts.py")
+    assert "hookimpl" not in place.sh("segreg plugin check my_parts.py --plugin my_parts.py --quick")
     for kind in ("encoder", "loss"):
         assert f"segreg plugin check segreg-howto '{kind}.*'" in spans(page)
     place.sh(
