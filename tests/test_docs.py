@@ -812,7 +812,7 @@ first = scenes.samples[0]
 values = tifffile.imread(first.image)[..., [3, 2, 1, 7]].astype(float) / 10000
 assert scenes.read_image(first) == pytest.approx(values * 255, abs=1)
 with pytest.raises(segreg.SegregError, match="has 8 bands, but band 9 is asked for"):
-    segreg.build_part("dataset", "howto.scenes", root=Path("scenes"), bands=(0, 9)).read_image(first)
+    segreg.build_part("dataset", "howto.scenes", root=Path("scenes"), bands=(1, 9)).read_image(first)
 loss = segreg.build_part("loss", "howto.balanced", segreg.Task(("a",), "binary"), momentum=0.0)
 logits, target = torch.randn(1, 1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)
 target[0, 0] = 1
