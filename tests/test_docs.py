@@ -593,7 +593,6 @@ def test_segreg_from_python(place):
         "".join(blocks(DOCS / "python.md", "python")),
         ("scales=(0.75, 1.0, 1.25)", "scales=(0.25, 0.5)"),  # of an overlay, which is 936 pixels wide
         ("for _ in range(24):", "for _ in range(12):"),
-        ("for epoch in range(2):", "for epoch in range(1):"),
     )
     printed = place.python(UNDRAWN + page)
     assert "('lesion',) binary" in printed
@@ -751,6 +750,7 @@ def test_the_how_to_of_plugins(place, monkeypatch):
     exec(HOW_TO_DATA, {})
     place.environment["LAB_LOG"] = "lab.jsonl"
     assert "margin: a number; default 1.0" in place.sh("segreg show loss hinge --plugin my_parts.py")
+    assert "hookimpl" not in place.sh("segreg plugin check my_parts.py --plugin my_parts.py --quick")
     for kind in ("encoder", "loss"):
         assert f"segreg plugin check segreg-howto '{kind}.*'" in spans(page)
     place.sh(
@@ -812,7 +812,7 @@ first = scenes.samples[0]
 values = tifffile.imread(first.image)[..., [3, 2, 1, 7]].astype(float) / 10000
 assert scenes.read_image(first) == pytest.approx(values * 255, abs=1)
 with pytest.raises(segreg.SegregError, match="has 8 bands, but band 9 is asked for"):
-    segreg.build_part("dataset", "howto.scenes", root=Path("scenes"), bands=(0, 9)).read_image(first)
+    segreg.build_part("dataset", "howto.scenes", root=Path("scenes"), bands=(1, 9)).read_image(first)
 loss = segreg.build_part("loss", "howto.balanced", segreg.Task(("a",), "binary"), momentum=0.0)
 logits, target = torch.randn(1, 1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)
 target[0, 0] = 1
