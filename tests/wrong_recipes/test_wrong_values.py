@@ -258,7 +258,7 @@ error: recipe.yaml:14:18: "output_stride" of the decoder "deeplabv3plus" must be
         "resize: pad",
         """
 error: recipe.yaml:8:11: "resize" of the section "input" must be one of stretch, letterbox, none, crop, not the string "pad"
-  resize: `stretch` to the size, `letterbox` into it (the border is ignored), `none`: all have it already, or `crop`: training sees crops of that size, as the section crop says, and images are scored at their own.
+  resize: `stretch` to the size, `letterbox` into it (the border is ignored), `none` where all images have it, or `crop`: training sees crops of that size, as the section crop says, and images are scored at their own.
 """,
         id="choice in a section",
     ),

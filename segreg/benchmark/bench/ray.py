@@ -7,9 +7,9 @@ made in a temporary folder of the worker, and its files are sent back at its end
 from __future__ import annotations
 
 import io
-import tarfile
 import tempfile
 import uuid
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,15 +132,15 @@ def _on_a_worker(
 
 
 def pack(place: Path, stem: str) -> bytes:
-    """Return a run in the folder `place`, with its log and why it failed, as the bytes of a tar file."""
+    """Return a run in the folder `place`, with its log and why it failed, as the bytes of a zip file."""
     content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
+    with zipfile.ZipFile(content, "w", strict_timestamps=False) as archive:
         for name in (f"{stem}.log", f"{stem}.failed.json"):
             if (place / name).exists():
-                tar.add(place / name, name)
+                archive.write(place / name, name)
         for file in sorted((place / "run").rglob("*")) if (place / "run").exists() else ():
             if file.is_file() and file.name not in _NOT_SENT:
-                tar.add(file, str(file.relative_to(place)))
+                archive.write(file, file.relative_to(place))
     return content.getvalue()
 
 
@@ -151,8 +151,8 @@ def unpack(content: bytes, trial: Trial, folder: BenchFolder) -> None:
     """
     run = folder.run(trial).path
     with tempfile.TemporaryDirectory(dir=folder.path) as place:
-        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-            tar.extractall(place, filter="data")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            archive.extractall(place)  # which leads no file out of it
         for name in (f"{trial.name}.log", f"{trial.name}.failed.json"):
             if (Path(place) / name).exists():
                 (Path(place) / name).replace(folder.trials / name)
