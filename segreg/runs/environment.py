@@ -14,7 +14,7 @@ from segreg.config.resolve import NETWORK, Choice, Resolved
 from segreg.registry.compatibility import DISTRIBUTION, installed_version
 from segreg.registry.local import text_of
 from segreg.registry.registry import Plugin, Registry
-from segreg.runtime.device import processor
+from segreg.runtime.device import cpu_fact
 from segreg.runtime.layout import Block, banners
 from segreg.training.groups import described
 
@@ -81,7 +81,7 @@ def _device(device: Any) -> dict[str, Any]:
     import torch
 
     if device.type != "cuda":
-        model = processor("model name") or platform.processor() or platform.machine()
+        model = cpu_fact("model name") or platform.processor() or platform.machine()
         return {"name": str(device), "model": model, "threads": torch.get_num_threads()}
     properties = torch.cuda.get_device_properties(device)
     return {

@@ -174,7 +174,7 @@ def _bf16(device: torch.device) -> tuple[bool, str]:
     return False, f"bf16 is not known to be faster on {device.type}"
 
 
-def processor(fact: str) -> str:
+def cpu_fact(fact: str) -> str:
     """Return what Linux says of the CPU, such as its "model name"; an empty string where that can't be read."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -185,7 +185,7 @@ def processor(fact: str) -> str:
 
 def processor_flags() -> frozenset[str]:
     """Return the instruction sets of the CPU as Linux names them; none where that can't be read."""
-    return frozenset(processor("flags").split())
+    return frozenset(cpu_fact("flags").split())
 
 
 @contextlib.contextmanager

@@ -133,7 +133,7 @@ def the_table_of_contents_is_light(subject: Subject) -> None:
 
 
 def _readable(subject: Subject) -> None:
-    """Stop where the settings can't be read: one check tells why."""
+    """Stop where the settings can't be read: one check says why."""
     try:
         _ = subject.part.settings
     except SegregError as error:
