@@ -394,7 +394,7 @@ def test_what_is_wrong_with_the_models_of_a_bench_is_returned(tmp_path, monkeypa
 
 def test_a_run_shows_itself_in_a_notebook(trained, tmp_path):
     _, run = trained
-    assert repr(run) == f"<Run {run.directory.path}: 1 epochs, finished>"
+    assert repr(run) == f"<Run {run.directory.path}: 1 epoch, finished>"
     shown = run._repr_html_()
     assert "<td>dice.pooled</td>" in shown
     (tmp_path / "resolved.yaml").write_text("seed: 0", encoding="utf-8")

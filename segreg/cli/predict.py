@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.cli.common import add_device, add_views, check_least, print_json, scales_of, shown_progress, tile_of
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runtime.layout import Block, banners
 
@@ -164,7 +164,7 @@ def execute(chosen: argparse.Namespace) -> int:
             shown.say(line)
     if summary.failed:
         reasons = [f"  {line}" for _, why in summary.failed for line in why.splitlines()]
-        count = f"{len(summary.failed)} of {len(input_images)} images could not be predicted:"
+        count = f"{len(summary.failed)} of {plural(len(input_images), 'image')} could not be predicted:"
         print("\n".join([count, *reasons]), file=sys.stderr)
     return 1 if summary.failed else 0
 
@@ -247,7 +247,7 @@ def _without_mask(summary: Summary, folder: Path) -> list[str]:
 
 
 def _format_summary(summary: Summary, folder: Path) -> str:
-    words = [f"{len(summary.predicted)} images predicted"]
+    words = [f"{plural(len(summary.predicted), 'image')} predicted"]
     if summary.skipped:
         words.append(f"{len(summary.skipped)} left out, because they were there")
     if summary.failed:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.data.rasters import GDAL, Raster, need_rasterio
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.inference.predictor import InferenceConfig, InputImage, Predictor, prepare_image, takes_any_size
 from segreg.runtime.files import replacing
 from segreg.task import IGNORE_INDEX
@@ -70,7 +70,8 @@ def read_raster(
         raster = rasters[predictor.bands]
         if raster.shape[2] not in (predictor.input.channels, 1 if predictor.input.channels == 3 else None):
             raise SegregError(
-                f"{file}: has {raster.shape[2]} bands, and {predictor.name} takes {predictor.input.channels} channels",
+                f"{file}: has {plural(raster.shape[2], 'band')}, and {predictor.name} takes "
+                f"{plural(predictor.input.channels, 'channel')}",
                 hint="--bands 1,2,3 names those to take, in the order of the channels; the recipe's dataset has the "
                 "setting bands for it",
             )

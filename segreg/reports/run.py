@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from segreg.config.recipe import to_yaml
 from segreg.config.resolve import SETTINGS, Choice, Resolved
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.reports import charts
 from segreg.reports.render import CLASS, definitions, number, render, split_name, worst_classes
 from segreg.runs.directory import RunDirectory
@@ -223,9 +223,9 @@ def _notices(
     found = [data_notice, results.get("weights") or weights_notice(environment.get("model", {}))]
     found += results.get("alerts") or environment.get("data", {}).get("alerts", [])
     if not results:
-        found.append(f"NOT FINISHED: there are no results yet, after {len(epochs)} epochs")
+        found.append(f"NOT FINISHED: there are no results yet, after {plural(len(epochs), 'epoch')}")
     elif results.get("stopped_because") == "interrupted":
-        found.append(f"INTERRUPTED after {results.get('epochs')} epochs: nothing was scored")
+        found.append(f"INTERRUPTED after {plural(results.get('epochs'), 'epoch')}: nothing was scored")
     return [notice for notice in dict.fromkeys(found) if notice]
 
 

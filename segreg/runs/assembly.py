@@ -29,7 +29,7 @@ from segreg.data.inspection.gate import SplitPixels, Verdict, judge
 from segreg.data.loader import places_by_size
 from segreg.data.resize import format_size
 from segreg.data.values import refuse_foreign_statistics
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.inference.predictor import InferenceConfig, Predictor, check_tile, logits_of
 from segreg.models import build
 from segreg.models.segmenter import Segmenter
@@ -92,7 +92,7 @@ class Assembly:
         memory = prepare_process()
         if recipe.train.batch < count():
             raise SegregError(
-                f"train.batch_size: {recipe.train.batch} images can't be shared by {count()} processes",
+                f"train.batch_size: {plural(recipe.train.batch, 'image')} can't be shared by {count()} processes",
                 hint="it is the batch of all processes together; each needs one image at least",
             )
         if recipe.batch_augment and recipe.train.batch < 2 * count():

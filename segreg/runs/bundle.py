@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from segreg.deployment.proof import Proof
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.inference.predictor import InferenceConfig
 from segreg.runs.directory import folder_aside, replacing_folder
 from segreg.runs.export_run import ExportRequest, export_run
@@ -97,7 +97,7 @@ def _check(run: Run, request: ExportRequest) -> None:
     section, config = run.input.complete(), InferenceConfig.of(run.network.evaluate, run.input)
     problem = ""
     if (section.dtype, section.channels) not in _READ:
-        problem = f"images of {section.channels} channels of {section.dtype} can't be read by Pillow"
+        problem = f"images of {plural(section.channels, 'channel')} of {section.dtype} can't be read by Pillow"
     elif section.clip is not None or section.nodata is not None or section.sixteen_bit == "min_max":
         problem = "input.clip, input.nodata and input.sixteen_bit: min_max are not in its program"
     elif config.averages or isinstance(config.tile, tuple):

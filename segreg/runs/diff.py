@@ -307,7 +307,7 @@ def _score_lines(one: KnownRun, scores: Scores) -> Iterator[Block]:
         )
         yield from (f"  note: {note}" for note in scores.notes)
         return
-    where = f"{scores.images} images of {one.split}"
+    where = f"{plural(scores.images, 'image')} of {one.split}"
     if set(scores.of) != {scores.images}:
         where = (
             f"the {plural(scores.images, 'image')} that both were scored on (A on {scores.of[0]}, B on {scores.of[1]})"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.config.resolve import NETWORK, Choice, Resolved
+from segreg.errors import plural
 from segreg.registry.compatibility import DISTRIBUTION, installed_version
 from segreg.registry.local import text_of
 from segreg.registry.registry import Plugin, Registry
@@ -113,7 +114,7 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
         f"data       {recipe.dataset.part.name}: "
         + ", ".join(f"{len(indices)} {split}" for split, indices in assembly.splits.items()),
         *assembly.verdict.facts(),
-        f"input      {height}x{width} ({recipe.input.resize}), {recipe.input.channels} channels",
+        f"input      {height}x{width} ({recipe.input.resize}), {plural(recipe.input.channels, 'channel')}",
         *_statistics(recipe.input),
         *network_lines(recipe, model),
         f"loss       {loss}",

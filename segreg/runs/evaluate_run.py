@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 from segreg.config.resolve import Resolved, choose
 from segreg.data import SPLITS, SplitName
 from segreg.data.inspection.gate import SplitPixels, judge
-from segreg.errors import SegregError, did_you_mean, listed
+from segreg.errors import SegregError, did_you_mean, listed, plural
 from segreg.evaluation.conventions import LIBRARIES, Library, scores_of_library
 from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, write_images
 from segreg.evaluation.scores import of_probabilities
@@ -253,7 +253,7 @@ def format_evaluation(evaluation: Mapping[str, Any], out: Path) -> list[Block]:
         how += f", threshold {evaluation['threshold']:.12g} ({evaluation['threshold_is']})"
     lines: list[Block] = [
         *banners(*evaluation["alerts"]),
-        f"{split} ({evaluation['images'][split]} images, {how}):",
+        f"{split} ({plural(evaluation['images'][split], 'image')}, {how}):",
         format_values(evaluation["metrics"][split], evaluation["intervals"][split]),
     ]
     over = evaluation["intervals_over"][split]

@@ -214,7 +214,9 @@ def in_half(precision: str) -> str:
 def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[Block]:
     """Return what a run prints at its end."""
     if results["stopped_because"] == "interrupted":
-        return [f"interrupted after {results['epochs']} epochs; segreg run --resume {directory.path} continues"]
+        return [
+            f"interrupted after {plural(results['epochs'], 'epoch')}; segreg run --resume {directory.path} continues"
+        ]
     lines: list[Block] = ["", *banners(results["notice"], results["weights"], *results.get("alerts", ()))]
     best, weights = f"{results['monitor']} was never defined", "last"
     if results["best_epoch"]:
@@ -229,7 +231,7 @@ def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[
     if split:
         count = results["images"][split]
         lines.append(
-            f"{split} ({count} images, at {results['resolution']} resolution, {weights} weights"
+            f"{split} ({plural(count, 'image')}, at {results['resolution']} resolution, {weights} weights"
             f"{in_half(results.get('precision', 'float32'))}):"
         )
         lines.append(format_values(results["metrics"][split], results.get("intervals", {}).get(split, {})))

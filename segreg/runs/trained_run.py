@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.runs.directory import RunDirectory
 from segreg.runs.records import read_environment, read_results
 from segreg.runtime.files import cannot_read
@@ -57,8 +57,8 @@ class Run:
         except SegregError:
             return "no results yet; segreg.resume(run) continues"
         if results["stopped_because"] == "interrupted":
-            return f"interrupted after {results['epochs']} epochs; segreg.resume(run) continues"
-        return f"{results['epochs']} epochs, {results['stopped_because']}"
+            return f"interrupted after {plural(results['epochs'], 'epoch')}; segreg.resume(run) continues"
+        return f"{plural(results['epochs'], 'epoch')}, {results['stopped_because']}"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: how far it got, its scores, and an image with its prediction."""

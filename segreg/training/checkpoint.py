@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.errors import SegregError, listed
+from segreg.errors import SegregError, listed, plural
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runtime.files import replacing
 
@@ -294,7 +294,7 @@ def refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     """
     if wrong := not_finite(tensors):
         raise SegregError(
-            f"{path}: {len(wrong)} tensors are not finite (NaN or infinite), first {listed(wrong, most=3)}",
+            f"{path}: NaN or infinite values in {plural(len(wrong), 'tensor')}, first {listed(wrong, most=3)}",
             hint="the training that wrote it has diverged, or the file is damaged; take weights of an earlier epoch",
         )
 

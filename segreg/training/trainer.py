@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from segreg.data.loader import worker_died
-from segreg.errors import SegregError, listed
+from segreg.errors import SegregError, listed, plural
 from segreg.evaluation.scores import compute_over_processes, disable_sync
 from segreg.models.segmenter import AUXILIARY
 from segreg.models.trained import digest_of_frozen, settle_frozen
@@ -532,7 +532,7 @@ def check_finite(objective: nn.Module, epoch: int) -> None:
     """Raise where a weight is NaN or infinite, before it is validated or saved."""
     if wrong := not_finite(objective.state_dict()):  # sync, once an epoch
         raise SegregError(
-            f"training, epoch {epoch}: {len(wrong)} tensors of the network are not finite (NaN or infinite), "
+            f"training, epoch {epoch}: NaN or infinite values in {plural(len(wrong), 'tensor')} of the network, "
             f"first {listed(wrong, most=3)}",
             hint=HINT_NOT_FINITE,
         )
@@ -680,7 +680,7 @@ def use_smaller_micro_batches(training: Training, images: int, say: Callable[[st
     discard_gradients(training)
     if distributed.count() > 1:
         raise SegregError(
-            f"out of memory: the device can't hold {images} images at once",
+            f"out of memory: the device can't hold {plural(images, 'image')} at once",
             hint="use a smaller train.batch_size and a larger train.accumulate; "
             "with several processes, batches are not split automatically",
         )

@@ -212,7 +212,7 @@ def test_ctrl_c_on_the_command_line_says_once_how_to_go_on_and_gives_130(tmp_pat
     quiet = segreg("run", recipe, "--quiet", "--out", tmp_path / "quiet")
     (path,) = (tmp_path / "quiet" / "tiny").iterdir()
     assert (quiet.status, quiet.err) == (130, "")
-    assert quiet.out == f"interrupted after 1 epochs; segreg run --resume {path} continues\n"
+    assert quiet.out == f"interrupted after 1 epoch; segreg run --resume {path} continues\n"
     reported = segreg("run", recipe, "--json", "--out", tmp_path / "json")
     assert reported.status == 130
     assert json.loads(reported.out)["stopped_because"] == "interrupted"

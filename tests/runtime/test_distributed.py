@@ -325,7 +325,7 @@ def test_a_device_is_each_processs_own(monkeypatch):
         (
             "train.batch_size=1",
             (
-                "train.batch_size: 1 images can't be shared by 2 processes\n"
+                "train.batch_size: 1 image can't be shared by 2 processes\n"
                 "  it is the batch of all processes together; each needs one image at least"
             ),
         ),

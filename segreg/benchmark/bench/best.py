@@ -269,7 +269,7 @@ def _options(cleaning: Cleaning | Tried) -> list[str]:
 def format_choice(choice: Choice) -> list[Block]:
     """Return what is best, how sure that is, and the command, as lines and tables."""
     seeds = plural(len(choice.seeds), "seed")
-    of = f"{choice.images} images" + (f" in {choice.groups} groups" if choice.groups is not None else "")
+    of = plural(choice.images, "image") + (f" in {plural(choice.groups, 'group')}" if choice.groups is not None else "")
     where = f"out of fold on {of}, {choice.folds} folds" if choice.folds else f"on the {of} of the validation split"
     lines: list[Block] = [f"decided {where}, {seeds}, by {choice.metric} at the images' own size", ""]
     rows = [[one.name, _number(one.score), f"{one.wins:.0%}"] for one in choice.candidates]

@@ -12,7 +12,7 @@ from segreg.benchmark.bench.folder import BenchFolder, epochs_of
 from segreg.benchmark.bench.trials import Trial
 from segreg.benchmark.monitor import larger_is_better
 from segreg.config.resolve import Resolved
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.runtime.layout import Column, Styled, Table
 from segreg.runtime.progress import duration
 
@@ -103,7 +103,7 @@ class _Lines:
         self.printed = time.monotonic()
         counts = {state: list(self.before.values()).count(state) for state in ("finished", "failed")}
         ended = "".join(f", {count} {state}" for state, count in counts.items() if count)
-        self.say(f"{len(trials)} runs{ended}")
+        self.say(f"{plural(len(trials), 'run')}{ended}")
 
     def say(self, text: str) -> None:
         print(text, file=self.stream, flush=True)

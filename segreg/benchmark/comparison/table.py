@@ -12,6 +12,7 @@ from typing import Any, Literal
 from segreg.benchmark.comparison.record import Comparison, Model, Value
 from segreg.benchmark.comparison.significance import SIGNIFICANT_BELOW
 from segreg.benchmark.cost.record import DEFINITIONS, Cost
+from segreg.errors import plural
 from segreg.runs.environment import counted
 from segreg.runtime.output import csv_text, printable
 
@@ -173,7 +174,7 @@ def write_table(comparison: Comparison, form: Format) -> str:
 def remarks_of(comparison: Comparison) -> list[str]:
     """Return what must not be overlooked beside the table, each on one line: notices, and runs that are missing."""
     failures = [f"failed: {one.title}: {one.reason}" for one in comparison.failures]
-    waiting = [f"not finished: {comparison.waiting} runs"] if comparison.waiting else []
+    waiting = [f"not finished: {plural(comparison.waiting, 'run')}"] if comparison.waiting else []
     return [_one_line(text) for text in (*comparison.notices, *failures, *waiting)]
 
 
@@ -186,7 +187,7 @@ def _caption(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
     what = (
         several if min(seeds) > 1 else alone if max(seeds) == 1 else f"{several} where there are several, else {alone}"
     )
-    sentences = [f"Scores of {images} images: {what}."]
+    sentences = [f"Scores of {plural(images, 'image')}: {what}."]
     if any(isinstance(cell, Number) for one in columns if one.name == "difference" for cell in one.cells):
         sentences.append(
             f"Differences are to {comparison.baseline}, with paired 95% intervals; p is that of a paired permutation "

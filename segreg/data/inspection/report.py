@@ -19,7 +19,7 @@ from segreg.data.inspection.leaks import AlikePair, duplicate_findings, group_fi
 from segreg.data.inspection.scan import FORMULAS, ClassShare, Scanned, class_shares, scan, suggested_weights
 from segreg.data.resize import format_size
 from segreg.data.values import DtypeName, common_dtype, constant_channels, refuse_foreign_statistics
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.registry.protocols import Dataset
 from segreg.runtime.layout import Block, Column, Table, banners, plain
 from segreg.runtime.progress import Progress
@@ -94,7 +94,7 @@ class Report:
         """Return it as lines to print, with the first `most` cases of each finding."""
         task = self.dataset.task
         lines = banners(self.dataset.notice)
-        lines.append(f"{len(self.dataset.samples)} images, {task.mode}: {', '.join(task.classes)}")
+        lines.append(f"{plural(len(self.dataset.samples), 'image')}, {task.mode}: {', '.join(task.classes)}")
         counts = ", ".join(f"{split} {len(indices)}" for split, indices in self.splits.items())
         lines += [f"  split     {counts}"] if counts else []
         lines += [f"  sizes     {_counted(self.sizes)}", f"  channels  {_counted(self.formats)}"]
