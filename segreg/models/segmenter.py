@@ -204,9 +204,14 @@ class Segmenter(nn.Module):
 
     @staticmethod
     def _fitted(logits: Any, decoder: Decoder, head: nn.Module, image: Tensor, padded: Tensor) -> Tensor:
-        """Return logits at the image's size."""
+        """Return logits at the image's size.
+
+        16-bit ones are float32 before they are interpolated: bf16 has 256 values between 1 and 2, so that two classes
+        would often be equal along their border, and argmax would take the first.
+        """
         logits = as_map(logits, "head of decoder", decoder, head)
         if logits.shape[-2:] != padded.shape[-2:]:
+            logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
             logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., : image.shape[-2], : image.shape[-1]]
 

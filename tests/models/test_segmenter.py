@@ -74,6 +74,17 @@ def test_without_a_divisor_logits_are_interpolated_once_and_nothing_is_padded():
     assert torch.equal(model(image), F.interpolate(small, size=(50, 70), mode="bilinear", align_corners=False))
 
 
+def test_logits_of_bf16_are_interpolated_in_float32_so_that_no_border_has_ties():
+    encoder, decoder = parts()
+    model = Segmenter(encoder, decoder, 5).eval()
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        small, logits = model.head(decoder(encoder(image))), model(image)
+    assert small.dtype == torch.bfloat16
+    exact = F.interpolate(small.double(), size=(64, 64), mode="bilinear", align_corners=False)
+    assert torch.equal(logits.argmax(1), exact.argmax(1))
+
+
 def test_padding_repeats_the_border_at_the_right_and_bottom_and_is_cropped():
     encoder, decoder = parts(size_divisor=16)
     model = Segmenter(encoder, decoder, 3).eval()
