@@ -32,7 +32,7 @@ from segreg.inference.predictor import (
 )
 from segreg.inference.rasters import read_raster
 from segreg.inference.writer import Outputs
-from segreg.runtime.files import write_json
+from segreg.runtime.files import sha256, write_json
 from segreg.runtime.progress import Advance, Progress
 
 SUMMARY = "prediction.json"
@@ -47,6 +47,8 @@ class Summary:
 
     Attributes:
         settings: all that decides what is predicted.
+        began: when the first prediction with these settings began, by the clock of the file system it writes to;
+            None: not known.
         predicted: images that were predicted, with their files.
         skipped: images whose files were there.
         failed: images that could not be predicted, and why.
@@ -54,6 +56,7 @@ class Summary:
     """
 
     settings: Mapping[str, Any]
+    began: int | None = None
     predicted: list[tuple[ImageFile, Mapping[str, Path]]] = field(default_factory=list)
     skipped: list[ImageFile] = field(default_factory=list)
     failed: list[tuple[ImageFile, str]] = field(default_factory=list)
@@ -63,6 +66,7 @@ class Summary:
         """Return it as plain values."""
         return {
             "settings": dict(self.settings),
+            "began": self.began,
             "predicted": [
                 {"image": str(image.file), **{kind: str(file) for kind, file in files.items()}}
                 for image, files in self.predicted
@@ -92,12 +96,13 @@ def predict_files(
         config: how they are given to the networks.
         threshold: probability from which a pixel is foreground; None: the recipe's.
         progress: shows it.
-        existing: "skip" leaves out images whose files are all there, "replace" writes them anew.
+        existing: "skip" leaves out images whose files are all there, of the same settings and weights; "replace"
+            writes them anew.
 
     Raises:
-        SegregError: nothing can be predicted: the networks don't match, an output would replace an image, what
-            is there was predicted with other settings, a raster's mask was to be cleaned, or the device's memory does
-            not suffice.
+        SegregError: nothing can be predicted: the networks don't match, an output would replace an image or a file
+            that segreg did not write, what is there was predicted with other settings, a raster's mask was to be
+            cleaned, or the device's memory does not suffice.
     """
     from segreg.runtime.device import out_of_memory
 
@@ -116,15 +121,20 @@ def predict_files(
     if outputs.truths is not None:
         summary.without_mask = [image for image in images if image.name not in outputs.truths.files]
     file = outputs.folder / SUMMARY
+    _refuse_to_replace_others(images, outputs, file)
     if existing == "skip":
-        _refuse_other_settings(file, summary.settings)
-        summary.skipped = [p for p in images if all(f.is_file() for f in _files(outputs, p).values())]
+        summary.began = _began(file, summary.settings)
+        if summary.began is not None:
+            summary.skipped = [image for image in images if _is_there(_files(outputs, image), summary.began)]
     there = {image.name for image in summary.skipped}
     todo = [image for image in images if image.name not in there]
     try:
         outputs.folder.mkdir(parents=True, exist_ok=True)
         write_json(file, summary.plain())
         began = file.stat().st_mtime_ns
+        if summary.began is None:
+            summary.began = began
+            write_json(file, summary.plain())
     except OSError as error:
         raise SegregError(f"{outputs.folder}: can't be written to ({error.strerror})") from None
     with progress.watch("predicting", len(todo), "images") as advance:
@@ -253,6 +263,7 @@ def _settings(
     in_tiles = takes_any_size(predictors, config)
     return {
         "runs": [predictor.name for predictor in predictors],
+        "weights_sha256": [one.weights and sha256(one.weights) for one in predictors],
         "classes": list(task.classes),
         "mode": task.mode,
         "threshold": None if task.mode == "multiclass" else threshold,
@@ -268,12 +279,23 @@ def _settings(
     }
 
 
-def _refuse_other_settings(file: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to mix predictions of different settings in one folder."""
+def _is_there(files: Mapping[str, Path], began: int) -> bool:
+    """Return whether all files of an image were written since then."""
+    return all(file.is_file() and file.stat().st_mtime_ns >= began for file in files.values())
+
+
+def _began(file: Path, settings: Mapping[str, Any]) -> int | None:
+    """Return when the first prediction with these settings began; None: none did, or it is not known.
+
+    Raises:
+        SegregError: the folder was predicted into with other settings, which would be mixed.
+    """
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        before, began = summary["settings"], summary.get("began", 0)  # segreg 0.1 wrote neither this nor digests
+        before.setdefault("weights_sha256", settings["weights_sha256"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
     settings = json.loads(json.dumps(settings))
     if differ := [name for name in settings if before.get(name) != settings[name]]:
         changes = "; ".join(
@@ -283,6 +305,7 @@ def _refuse_other_settings(file: Path, settings: Mapping[str, Any]) -> None:
             f"{file.parent} holds predictions with other settings: {changes}",
             hint="predict into another folder, or without --skip-existing, which replaces what is there",
         )
+    return began if isinstance(began, int) else None
 
 
 def _refuse_to_replace_inputs(images: Sequence[ImageFile], outputs: Outputs) -> None:
@@ -294,6 +317,19 @@ def _refuse_to_replace_inputs(images: Sequence[ImageFile], outputs: Outputs) -> 
             if what := read.get(os.path.realpath(file)):
                 raise SegregError(
                     f"{file} is {what} that is read, and would be replaced by its prediction",
+                    hint="predict into another folder",
+                )
+
+
+def _refuse_to_replace_others(images: Sequence[ImageFile], outputs: Outputs, summary: Path) -> None:
+    """Refuse to replace files that are no predictions, such as the true masks of a data set."""
+    if summary.is_file():
+        return
+    for image in images:
+        for file in _files(outputs, image).values():
+            if file.is_file():
+                raise SegregError(
+                    f"{file} is there, and no prediction: {outputs.folder} has no {SUMMARY}",
                     hint="predict into another folder",
                 )
 

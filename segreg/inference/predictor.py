@@ -122,6 +122,7 @@ class Predictor:
         precision: what it computes in.
         config: how its recipe gives it images where nothing else is asked for.
         bands: numbers or names of a georeferenced raster's bands that it takes; None: all but alpha.
+        weights: the file of its weights, or of the exported network.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Predictor:
     precision: Precision
     config: InferenceConfig = InferenceConfig()
     bands: tuple[int | str, ...] | None = None
+    weights: Path | None = None
 
     @property
     def returns_labels(self) -> bool:

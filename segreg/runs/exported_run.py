@@ -173,7 +173,7 @@ class ExportedRun(Run):
             self._refuse(f'computes on the CPU, not on "{device}"')
         if precision not in ("recipe", "auto") and _PRECISIONS.get(precision, precision) != made_in:
             self._refuse(f"computes in {made_in}, not in {precision}")
-        self.weights_file(weights)
+        exported = self.weights_file(weights)
         if predictor := self._predictors.get(("best", "cpu", "float32")):
             return predictor
         place, file = torch.device("cpu"), str(self.directory.path / SIDECAR)
@@ -191,6 +191,7 @@ class ExportedRun(Run):
             precision=dataclasses.replace(computing, name=made_in, reason=self.made_as, exact=True),
             config=InferenceConfig.of(evaluate, self.input),
             bands=tuple(bands) if bands else None,
+            weights=exported,
         )
         return predictor
 

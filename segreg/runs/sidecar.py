@@ -6,7 +6,6 @@ pushed to the Hugging Face Hub. A program needs nothing else to use the network.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runs.records import read_record
 from segreg.runs.trained_run import Run, Weights
+from segreg.runtime.files import sha256
 from segreg.task import label_names
 from segreg.visualize.colours import label_colours
 
@@ -64,7 +64,7 @@ def describe_run(run: Run, weights: Weights = "best") -> dict[str, Any]:
                 **{name: choice.plain() for name, choice in recipe.network_parts.items() if name != "auxiliary"},
                 "notice": run.notice,
                 "weights": file.stem,
-                "weights_sha256": _sha256(file),
+                "weights_sha256": sha256(file),
             }
         ),
     }
@@ -106,11 +106,6 @@ def _scores(run: Run, weights: Weights) -> dict[str, Any]:
         "intervals_over": results.get("intervals_over", {}).get(split, "images"),
         "definitions": results["definitions"],
     }
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def read_sidecar(file: Path) -> dict[str, Any]:

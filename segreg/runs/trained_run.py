@@ -353,6 +353,7 @@ class Run:
             precision=computing,
             config=InferenceConfig.of(self.network.evaluate, self.network.input),
             bands=self._bands,
+            weights=file,
         )
         return predictor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -198,6 +199,12 @@ def read_json(file: Path, what: str = "") -> Any:
         return content
     except (OSError, ValueError, RecursionError) as error:
         raise cannot_read(error, file, what) from None
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def write_json(file: Path, content: Any) -> None:

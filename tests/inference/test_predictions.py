@@ -184,6 +184,63 @@ def test_predictions_of_other_settings_are_not_mixed():
     assert len(run(named, one=one, existing="skip").skipped) == 2
 
 
+def test_masks_of_an_earlier_prediction_are_not_taken_for_those_of_one_that_was_interrupted():
+    named = images(4)
+    run(named)
+
+    class Interrupted(Told):
+        def say(self, text):
+            raise KeyboardInterrupt
+
+    Path("in/2.png").write_bytes(b"")
+    with pytest.raises(KeyboardInterrupt):
+        run(named, threshold=0.3, progress=Interrupted())
+    images(4)
+    old = [file.name for file in Path("out/masks").iterdir() if file.stat().st_mtime_ns < began()]
+    assert {"2.png", "3.png"} <= set(old)
+    summary = run(named, threshold=0.3, existing="skip")
+    assert sorted(f"{image.name}.png" for image, _ in summary.predicted) == sorted(old)
+    assert len(run(named, threshold=0.3, existing="skip").skipped) == 4
+
+
+def began():
+    return json.loads(Path("out/prediction.json").read_text())["began"]
+
+
+def test_masks_of_weights_that_have_changed_are_not_skipped():
+    named, file = images(2), Path("best.safetensors")
+    file.write_bytes(b"one")
+    one = replace(predictor(), weights=file)
+    run(named, one=one)
+    assert len(run(named, one=one, existing="skip").skipped) == 2
+    file.write_bytes(b"two")
+    with pytest.raises(SegregError, match="other settings: weights_sha256 was"):
+        run(named, one=one, existing="skip")
+
+
+def test_a_prediction_by_an_earlier_segreg_is_continued():
+    named = images(2)
+    run(named)
+    summary = json.loads(Path("out/prediction.json").read_text())
+    del summary["began"], summary["settings"]["weights_sha256"]
+    Path("out/prediction.json").write_text(json.dumps(summary))
+    assert len(run(named, existing="skip").skipped) == 2
+
+
+@pytest.mark.parametrize("existing", ["skip", "replace"])
+def test_masks_that_segreg_did_not_write_are_never_replaced(existing):
+    named = images(2)
+    Path("out/masks").mkdir(parents=True)
+    Path("out/masks/1.png").write_bytes(b"the truth")
+    with pytest.raises(SegregError) as refused:
+        run(named, existing=existing)
+    assert str(refused.value) == (
+        "out/masks/1.png is there, and no prediction: out has no prediction.json\n  predict into another folder"
+    )
+    assert Path("out/masks/1.png").read_bytes() == b"the truth"
+    assert not Path("out/prediction.json").exists()
+
+
 def test_a_threshold_that_takes_no_part_is_refused():
     outputs = Outputs(Path("out"), ("masks",), MULTICLASS, "index", [(0, 0, 0)] * 3)
     for threshold in (0.3, 0.5):
