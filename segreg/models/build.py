@@ -206,15 +206,20 @@ def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float | Ramp, 
 
 
 def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
-    """Return the recipe's metrics as one collection; metrics with the same counts share them."""
+    """Return the recipe's metrics as one collection; built-in metrics with the same counts share them."""
     from segreg.runtime.device import without_garbage_collection
 
     with without_garbage_collection():
+        import torch
         import torchmetrics
 
     metrics: dict[str, Any] = {}
     for choice in recipe.metrics:
         metric = _build(choice, torchmetrics.Metric, "a torchmetrics.Metric", task, recipe.evaluate.threshold)
+        if choice.part.plugin.distribution != DISTRIBUTION:
+            # Of metrics whose states have the same names and, after the first image, the same values, a collection
+            # updates one alone. Those of plugins may differ later, so each has a state with a name of its own.
+            metric.add_state(f"separate_{len(metrics)}", torch.zeros(()), dist_reduce_fx="sum")
         key = choice.part.name.replace(".", "_")  # it is a module of the collection, whose name can have no dot
         metrics[key if key not in metrics else f"{key}_"] = metric
     return torchmetrics.MetricCollection(metrics)

@@ -266,6 +266,48 @@ def test_a_metric_may_have_a_dot_in_its_name(tmp_path, plugin):
     assert (values["lab_seen"], values["lab_seen_"], values["iou.pooled"]) == (3.0, 3.0, 1.0)
 
 
+ALIKE = """
+import torch
+from torchmetrics import Metric
+from segreg import Entry, hookimpl
+
+class Beyond(Metric):
+    def __init__(self, sign):
+        super().__init__()
+        self.sign = sign
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, logits, target):
+        self.total += (self.sign * logits).clamp(min=0).sum()
+
+    def compute(self):
+        return self.total
+
+def over(task, threshold):
+    "Logits above 0."
+    return Beyond(1)
+
+def under(task, threshold):
+    "Logits below 0."
+    return Beyond(-1)
+
+@hookimpl
+def segreg_entries():
+    return [Entry("metric", "over", over), Entry("metric", "under", under)]
+"""
+
+
+def test_metrics_of_others_are_not_taken_for_one_whose_first_image_scores_the_same(tmp_path, plugin):
+    registry = load_registry([*plugged.builtin(), plugin(ALIKE)])
+    written = read_recipe(tiny_runs.write_recipe(tmp_path), ["evaluate.metrics=[over, under, iou, dice]"])
+    metrics = build.build_metrics(resolve(written, registry), BINARY)
+    for logit in (0.0, 3.0):
+        metrics.update(torch.full((1, 1, 2, 2), logit), torch.ones(1, 2, 2, dtype=torch.int64))
+    values = metrics.compute()
+    assert (values["over"], values["under"]) == (12.0, 0.0)
+    assert ["dice", "iou"] in [sorted(names) for names in metrics.compute_groups.values()]
+
+
 def test_losses_keep_their_order_names_and_weights(resolved):
     terms = build.build_losses(resolved("loss=[{name: dice, weight: 0.25}, bce]"), BINARY)
     assert [(name, weight) for name, weight, _ in terms] == [("dice", 0.25), ("bce", 1.0)]
