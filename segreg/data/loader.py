@@ -305,11 +305,25 @@ class _Maker:
     order: Literal["shuffled", "in_order"]
 
     def __getitem__(self, key: Key) -> Batch | SegregError:
-        """Return the batch, or the error that says why not: an exception would lose its message on the way."""
+        """Return the batch, in shared memory, or the error that says why not.
+
+        An exception would lose its message on the way. And a batch that finds no room in shared memory only when it is
+        sent, by a thread of the worker's queue, is dropped there, and waited for without end.
+        """
         try:
-            return self.batch(*key)
+            made = self.batch(*key)
         except SegregError as error:
             return error
+        try:
+            made.images.share_memory_()
+            made.targets.share_memory_()
+        except RuntimeError as error:
+            size = (made.images.nbytes + made.targets.nbytes) / 1e6
+            return SegregError(
+                f"a batch of {size:,.1f} MB finds no room in shared memory: {error}",
+                hint="give it more, as `docker run --shm-size=8g` does, or take fewer train.workers; 0 needs none",
+            )
+        return made
 
     def batch(self, epoch: int, samples: tuple[Drawn, ...]) -> Batch:
         import torch
@@ -351,7 +365,7 @@ class _Maker:
 
 def worker_died(error: BaseException) -> bool:
     """Whether an error says that a worker process was killed; PyTorch raises it wherever the main process is."""
-    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
 
 
 def _begin_worker(_: int) -> None:

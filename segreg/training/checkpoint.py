@@ -161,12 +161,13 @@ def copy_weights(source: Path, path: Path) -> None:
 
     Files of weights are replaced and never changed, so that either name keeps what it has.
     """
-    with replacing(path, needed=source.stat().st_size) as temporary:
+    with replacing(path) as temporary:
         temporary.unlink()
         try:
             temporary.hardlink_to(source)
         except OSError:
-            shutil.copyfile(source, temporary)
+            with source.open("rb") as read, temporary.open("wb") as written:
+                shutil.copyfileobj(read, written)
 
 
 def _sort_notes(file: Path) -> None:

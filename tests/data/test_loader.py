@@ -286,6 +286,20 @@ class TestRefusals:
                 list(batches.epoch(0))
             batches.close()
 
+    def test_a_batch_that_finds_no_room_in_shared_memory(self, prepared, monkeypatch):
+        def full(_):
+            raise RuntimeError(
+                "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
+            )
+
+        monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+        batches = BatchLoader(prepared, range(6), batch_size=3, workers=1)
+        with pytest.raises(
+            SegregError, match=r"^a batch of 0.0 MB finds no room .*left on device \(28\)\n.*--shm-size=8g"
+        ):
+            list(batches.epoch(0))
+        batches.close()
+
     def test_no_samples(self, prepared):
         with pytest.raises(SegregError, match="no samples"):
             BatchLoader(prepared, [], batch_size=2)
