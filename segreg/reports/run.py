@@ -7,7 +7,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from segreg.reports import charts
 from segreg.reports.render import CLASS, definitions, number, render, split_name, worst_classes
 from segreg.runs.directory import RunDirectory
 from segreg.runs.environment import weights_notice
-from segreg.runs.records import read_environment, read_evaluation, read_results
+from segreg.runs.records import read_environment, read_evaluation, read_results, trained_since
 from segreg.runtime.output import as_file_name, read_csv
 from segreg.runtime.progress import duration
 from segreg.settings import Setting, plain, settings_of
@@ -159,6 +159,8 @@ def page(directory: RunDirectory, recipe: Resolved | None) -> str:
     scored = Scored.of(directory.path, directory.results, read_results)
     environment = read_environment(directory.environment) if directory.environment.is_file() else {}
     epochs = history.read(directory.path)
+    if not scored.splits:  # interrupted after it had been scored
+        scored = replace(scored, per_image=())
     notices = _notices(directory, scored.results, environment, epochs)
     title = f"{directory.path.absolute().parent.name} {directory.path.absolute().name}"
     return render(
@@ -174,7 +176,7 @@ def page(directory: RunDirectory, recipe: Resolved | None) -> str:
         started=_started(directory),
         took=duration(scored.results.get("training_seconds") or 0),
         time_shares=format_shares(scored.results.get("time", {})),
-        diagrams=_diagrams(directory.path),
+        diagrams=_diagrams(directory.path) if scored.splits else [],
         overlays=_overlays(directory, scored),
         histograms=[(name, *charts.histogram(name, [row[name] for row in scored.per_image]))
                     for name in scored.columns()],
@@ -222,7 +224,9 @@ def _notices(
         data_notice = read_notes(directory.last).get("notice", "") if directory.last.is_file() else ""
     found = [data_notice, results.get("weights") or weights_notice(environment.get("model", {}))]
     found += results.get("alerts") or environment.get("data", {}).get("alerts", [])
-    if not results:
+    if trained_since(results, epochs):
+        found.append(f"NOT FINISHED: the scores are of {plural(results['epochs'], 'epoch')}; {len(epochs)} are trained")
+    elif not results:
         found.append(f"NOT FINISHED: there are no results yet, after {plural(len(epochs), 'epoch')}")
     elif results.get("stopped_because") == "interrupted":
         found.append(f"INTERRUPTED after {plural(results.get('epochs'), 'epoch')}: nothing was scored")
@@ -259,7 +263,7 @@ def _is_wide(file: Path) -> bool:
 
 def _overlays(directory: RunDirectory, scored: Scored) -> dict[str, Any]:
     """Return images with truth and prediction: the worst, the best, some sampled at random, and others."""
-    files = sorted(directory.overlays.glob("*.png")) if directory.overlays.is_dir() else []
+    files = sorted(directory.overlays.glob("*.png")) if scored.splits and directory.overlays.is_dir() else []
     groups = _groups(files, scored.results.get("overlays") or {}, scored.results.get("seed"))
     rows: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
     for rank, row in enumerate(scored.ordered(), start=1) if files else ():

@@ -17,7 +17,7 @@ from segreg.config.diff import in_short, part_names
 from segreg.config.resolve import SETTINGS
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
-from segreg.runs.records import read_environment, read_results
+from segreg.runs.records import read_environment, read_results, trained_since
 from segreg.runs.sidecar import is_export
 from segreg.runtime.files import near_folder
 from segreg.runtime.lock import is_locked, locked_folder
@@ -80,8 +80,7 @@ class KnownRun:
         """
         if self.problems:
             return "broken"
-        # An interrupted run that continues has its old results until it ends.
-        if not self.results or len(self.history) > self.results.get("epochs", 0):
+        if not self.results or trained_since(self.results, self.history):
             return "unfinished"
         return "interrupted" if self.results.get("stopped_because") == "interrupted" else "finished"
 

@@ -45,6 +45,16 @@ def read_results(file: Path) -> dict[str, Any]:
     return found
 
 
+def trained_since(results: Mapping[str, Any], history: Sequence[Any]) -> bool:
+    """Whether a run has trained on since its results were written, so that its weights may be others.
+
+    Args:
+        results: what `results.json` holds, or nothing.
+        history: a row for each finished epoch.
+    """
+    return bool(results) and len(history) > results["epochs"]
+
+
 def read_evaluation(file: Path) -> dict[str, Any]:
     """Return what the `metrics.json` of an evaluation holds; raises as `read_results`."""
     return read_record(file, "the results of an evaluation", RESULTS)

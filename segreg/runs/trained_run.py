@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from segreg.errors import SegregError, plural
 from segreg.runs.directory import RunDirectory
-from segreg.runs.records import read_environment, read_results
+from segreg.runs.records import read_environment, read_results, trained_since
 from segreg.runtime.files import cannot_read
 from segreg.task import Task
 
@@ -89,10 +89,17 @@ class Run:
         Raises:
             SegregError: the run has not come to its end, or the file is damaged.
         """
+        hint = f"segreg run --resume {self.directory.path} continues with it"
         if not self.directory.results.is_file():
-            hint = f"segreg run --resume {self.directory.path} continues with it"
             raise SegregError(f"{self.directory.path} has no results yet", hint=hint)
-        return read_results(self.directory.results)
+        results = read_results(self.directory.results)
+        if trained_since(results, history := self.history):
+            raise SegregError(
+                f"{self.directory.path} has no results of its {len(history)} epochs: those that are there are of "
+                f"{plural(results['epochs'], 'epoch')}",
+                hint=hint,
+            )
+        return results
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -384,9 +384,14 @@ def test_synthetic_images_and_random_weights_have_banners_twice(tmp_path):
 
 def test_runs_without_an_end_are_reported_as_far_as_they_got(tmp_path):
     directory = made_up(tmp_path, stopped_because="interrupted", metrics={}, definitions={}, scored_on=None)
+    curves = read(directory).attributes("img")  # and no diagrams, overlays and images' scores of an earlier end
     directory.per_image.unlink()
     page = read(directory)
     assert page.all("banner") == ["INTERRUPTED after 2 epochs: nothing was scored"] * 2
+    assert page.attributes("img") == curves
+    assert len(curves) == 1
+    write_json(directory.results, {**json.loads(directory.results.read_text()), "epochs": 1})
+    assert read(directory).all("banner") == ["NOT FINISHED: the scores are of 1 epoch; 2 are trained"] * 2
     directory.results.unlink()
     environment = json.loads(directory.environment.read_text())
     write_json(directory.environment, {**environment, "model": {"encoder": {"weights": "random: none were had"}}})

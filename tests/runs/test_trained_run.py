@@ -17,8 +17,9 @@ import plugged
 import segreg
 import small_runs
 import tiny_runs
-from segreg.errors import SegregError
+from segreg.errors import SegregError, plural
 from segreg.models.build import build_model
+from segreg.runs.sidecar import describe_run
 from segreg.training.checkpoint import read_notes, save_weights
 
 pytestmark = pytest.mark.usefixtures("three_convolutions")
@@ -385,6 +386,25 @@ def test_a_run_without_results_says_how_to_go_on(finished, tmp_path):
         _ = run.results
     with pytest.raises(SegregError, match="weights yet"):
         run.model()
+
+
+def test_scores_of_fewer_epochs_are_not_those_of_the_weights(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.directory.path, copy)
+    assert describe_run(segreg.load_run(copy))["scores"]["metrics"]
+    rows = (copy / "history.jsonl").read_text().splitlines()
+    row = {**json.loads(rows[-1]), "epoch": len(rows) + 1}
+    (copy / "history.jsonl").write_text("\n".join([*rows, json.dumps(row), ""]))
+    run = segreg.load_run(copy)
+    with pytest.raises(SegregError) as refused:
+        _ = run.results
+    assert str(refused.value) == (
+        f"{copy} has no results of its {len(rows) + 1} epochs: those that are there are of "
+        f"{plural(len(rows), 'epoch')}\n"
+        f"  segreg run --resume {copy} continues with it"
+    )
+    assert describe_run(run)["scores"] == {}
+    assert "no results yet" in repr(run)
 
 
 def test_weights_of_another_network_are_reported(finished, tmp_path):
