@@ -69,6 +69,10 @@ def test_masks_lie_where_their_points_say(tmp_path):
     expected = np.zeros((8, 10), np.uint8)
     expected[5:7, 4:7] = pixels
     np.testing.assert_array_equal(drawn(annotate(tmp_path, [mask])), expected)
+    for x, y in ((3.5, 4.5), (4.5, 5.5)):  # it was moved; it begins at the nearest pixel
+        moved = mask | {"points": [[x, y], [x + 2, y + 1]]}
+        by = (int(y + 0.5) - 5, int(x + 0.5) - 4)
+        np.testing.assert_array_equal(drawn(annotate(tmp_path, [moved])), np.roll(expected, by, (0, 1)))
     expected = np.zeros((8, 10), np.uint8)
     expected[7, 8:10] = [1, 0]  # what lies outside is cut off
     outside = mask | {"points": [[8, 7], [10, 8]]}
@@ -139,6 +143,10 @@ def test_rectangles(tmp_path, boxes, value):
     root = annotate(tmp_path, [SQUARE, box])
     np.testing.assert_array_equal(drawn(root, boxes=boxes), layered((np.s_[1:4, 2:6], 1), (np.s_[:2, :2], value)))
     refusal(lambda: labelme(root=root, boxes="error"), "1 of 2 annotations are boxes", "shape 2 of", "boxes: ignore")
+    for kind in ("rotation", "oriented_rectangle"):
+        corners = box | {"shape_type": kind, "points": [[0, 0], [2, 0], [2, 2], [0, 2]]}
+        root = annotate(tmp_path, [SQUARE, corners])
+        np.testing.assert_array_equal(drawn(root, boxes=boxes), layered((np.s_[1:4, 2:6], 1), (np.s_[:2, :2], value)))
 
 
 def test_where_images_are_found(tmp_path):

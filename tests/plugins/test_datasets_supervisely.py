@@ -54,6 +54,11 @@ def project(root, objects, *, dataset="ds", name="a.png", size=(8, 10), ann=None
     return root
 
 
+def edges(*rings):
+    """Corners of pixels' centres, for pixels' numbers."""
+    return [[[x + 0.5, y + 0.5] for x, y in ring] for ring in rings]
+
+
 def drawn(root, **settings):
     return next(iter(masks(supervisely(root=root, **settings)).values()))
 
@@ -67,6 +72,23 @@ def test_polygons_with_holes_and_later_objects_on_top(tmp_path):
     both = drawn(project(tmp_path, [DOG, hollow]))
     np.testing.assert_array_equal(both, layered((within(OUTER), 1), (expected, 2)))
     assert (drawn(project(tmp_path, [hollow, DOG]), classes=("dog", "cat"))[within(OUTER)] == 1).all()
+
+
+def test_whole_coordinates_are_numbers_of_pixels_and_fractions_count_from_edges(tmp_path):
+    outer, hole = [[0, 0], [9, 1], [2, 7]], [[2, 1], [5, 2], [3, 5]]
+    cat = CAT | {"points": {"exterior": outer, "interior": [hole]}}
+    centres = edges(outer, hole)
+    expected = within(centres[0], holes=centres[1:])
+    assert (expected != within(outer, holes=[hole])).any()
+    np.testing.assert_array_equal(drawn(project(tmp_path, [cat])), expected.astype(np.uint8))
+    cat = CAT | {"points": {"exterior": centres[0], "interior": centres[1:]}}
+    np.testing.assert_array_equal(drawn(project(tmp_path, [cat])), expected.astype(np.uint8))
+
+
+def test_files_that_macos_leaves_behind_are_no_annotations(tmp_path):
+    root = project(tmp_path, [CAT])
+    (root / "ds/ann/._a.png.json").write_bytes(b"\0\5\26\7")
+    assert len(supervisely(root=root).samples) == 1
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
@@ -118,7 +140,10 @@ def test_rectangles(tmp_path, boxes, value):
     dog = DOG | {"points": {"exterior": [[5, 0], [10, 0], [10, 8], [5, 8]], "interior": []}}
     root = project(tmp_path, [dog, box])
     refusal(lambda: supervisely(root=root), "1 of 2 annotations are boxes", "object 2 of", "boxes: ignore")
-    np.testing.assert_array_equal(drawn(root, boxes=boxes), layered((np.s_[:, 5:], 1), (np.s_[:2, :2], value)))
+    np.testing.assert_array_equal(drawn(root, boxes=boxes), layered((np.s_[:, 5:], 1), (np.s_[:3, :3], value)))
+    fractions = box | {"points": {"exterior": [[2.0, 2.2], [0, 0]], "interior": []}}  # from the pixels' edges
+    drawn_by_edges = drawn(project(tmp_path, [dog, fractions]), boxes=boxes)
+    np.testing.assert_array_equal(drawn_by_edges, layered((np.s_[:, 5:], 1), (np.s_[:2, :2], value)))
 
 
 def test_shapes_without_an_area_are_refused_or_left_out_and_counted(tmp_path):

@@ -184,6 +184,17 @@ def test_labels_without_an_image_are_refused(tmp_path):
     refusal(lambda: yolo(data=data), "1 files of labels have no image", "b.txt")
 
 
+def test_labels_of_images_that_no_list_names_are_not_refused(tmp_path):
+    data = export(tmp_path, {"a": SQUARE, "b": SQUARE})
+    (tmp_path / "images/train/b.png").rename(tmp_path / "images/train/b.PNG")
+    (tmp_path / "train.txt").write_text("./images/train/a.png\n")
+    data.write_text("train: train.txt\nnames: [cat, dog]\n")
+    (tmp_path / "labels/train/._a.txt").write_bytes(b"\0\5\26\7")  # as macOS leaves behind
+    assert [sample.id for sample in yolo(data=data).samples] == ["a"]
+    (tmp_path / "images/train/b.PNG").unlink()
+    refusal(lambda: yolo(data=data), "1 files of labels have no image", "b.txt")
+
+
 def test_missing_files_are_reported(tmp_path):
     data = export(tmp_path, {"a": SQUARE})
     refusal(lambda: yolo(data=tmp_path / "data.yml"), "there is no file", 'did you mean "data.yaml"?')

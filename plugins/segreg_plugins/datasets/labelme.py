@@ -237,7 +237,7 @@ def _shape(item: Any, where: str) -> Shape:
     match kind:
         case "polygon":
             return Shape(label, where, outlines=(points,))
-        case "rectangle":
+        case "rectangle" | "rotation" | "oriented_rectangle":  # the last two have four corners
             if len(points) not in (4, 8):
                 raise ValueError(f"a rectangle has {len(points) // 2} points, and two opposite corners were expected")
             return Shape(label, where, kind, (rectangle(*points) if len(points) == 4 else points,), box=True)
@@ -263,8 +263,10 @@ def _box(points: array[float]) -> tuple[int, int, int, int]:
     """Return the left, top, right and bottom of a mask: its first and its last column and row."""
     if len(points) != 4:
         raise ValueError(f"a mask has {len(points) // 2} points, and two opposite corners were expected")
-    left, top, right, bottom = (round(value) for value in points)
-    return min(left, right), min(top, bottom), max(left, right), max(top, bottom)
+    (left, right), (top, bottom) = sorted(points[::2]), sorted(points[1::2])
+    # One that was moved may begin at half a pixel; it keeps its size.
+    column, row = math.floor(left + 0.5), math.floor(top + 0.5)
+    return column, row, column + round(right - left), row + round(bottom - top)
 
 
 def _pixels(most: Size, *, text: str, size: Size) -> NDArray[np.bool_]:

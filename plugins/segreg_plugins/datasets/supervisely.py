@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from array import array
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,8 @@ def supervisely(
     """A Supervisely project: `meta.json`, and folders with `img` and `ann`; polygons with holes and bitmaps.
 
     The annotations of `<dataset>/img/a.jpg` are in `<dataset>/ann/a.jpg.json` (or `a.json`). Datasets named train,
-    valid and test are the split. A pixel belongs to a polygon that its centre lies in; later objects lie on top.
+    valid and test are the split. Whole coordinates are numbers of pixels, of which a rectangle has the last ones too;
+    fractions count from their edges. A pixel belongs to a polygon that its centre lies in; later objects lie on top.
 
     Args:
         root: folder of the project.
@@ -88,7 +90,7 @@ def supervisely(
             some = listed(missing, quote="", most=3)
             problems.append(Problem(f"{what}: {some}", hint="those of img/a.jpg are in ann/a.jpg.json"))
         used = {file for _, file in found}
-        spare = [str(file) for file in sorted((folder / "ann").glob("*.json")) if file not in used]
+        spare = [str(file) for file in sorted((folder / "ann").glob("[!.]*.json")) if file not in used]
         if spare:
             what = f"{folder / 'img'}: {len(spare)} annotation files have no image there"
             some = listed(spare, quote="", most=3)
@@ -105,7 +107,7 @@ def supervisely(
         for name, (image, file, _), group, split in zip(unique_ids(images, root), pairs, grouped, splits, strict=True)
     ]
     return shape_dataset(
-        "supervisely",
+        "supervisely 2",  # before, pixels' numbers were taken for edges
         samples,
         partial(load_supervisely, titles=titles),
         source=root,
@@ -180,15 +182,16 @@ def _shape(item: Any, where: str, titles: tuple[str, ...]) -> Shape:
     match kind:
         case "polygon":
             exterior, interior = _points(item)
-            holes = tuple(hole for hole in map(outline, interior) if extends(hole))
-            outer = outline(exterior)
-            return Shape(title, where, kind, (outer,), holes)
+            outer, *inner = _edges([outline(exterior), *map(outline, interior)])
+            return Shape(title, where, kind, (outer,), tuple(hole for hole in inner if extends(hole)))
         case "rectangle":
             exterior, _ = _points(item)
             corners = outline(exterior)
             if len(corners) != 4:
                 raise ValueError(f"a rectangle has {len(corners) // 2} points, and two opposite corners were expected")
-            box = rectangle(*corners)
+            (left, right), (top, bottom) = sorted(corners[::2]), sorted(corners[1::2])
+            last = 1 if _are_indices(corners) else 0  # the right column and the bottom row are in it
+            box = rectangle(left, top, right + last, bottom + last)
             return Shape(title, where, kind, (box,), box=True)
         case "bitmap":
             bitmap = item.get("bitmap")
@@ -209,6 +212,18 @@ def _points(item: Mapping[str, Any]) -> tuple[Any, list[Any]]:
     if not isinstance(points, dict) or not isinstance(points.get("interior", []), list):
         raise ValueError("its points are not an object with the lists exterior and interior")
     return points.get("exterior"), points.get("interior", [])
+
+
+def _are_indices(points: array[float]) -> bool:
+    """Whether these are numbers of pixels, as Supervisely exports them, and not fractions, counted from their edges."""
+    return all(value.is_integer() for value in points)
+
+
+def _edges(rings: list[array[float]]) -> list[array[float]]:
+    """Return corners as they lie between pixels' edges: a pixel's number means its centre."""
+    if not all(map(_are_indices, rings)):
+        return rings
+    return [array("d", [value + 0.5 for value in ring]) for ring in rings]
 
 
 def _pixels(most: Size, *, text: str) -> NDArray[np.bool_]:

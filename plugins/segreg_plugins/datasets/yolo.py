@@ -361,8 +361,9 @@ def _refuse_orphans(data: Path, labels: Sequence[Path], images: Mapping[Path, Sp
     orphans = [
         file
         for folder in sorted(folders)
-        for file in sorted(folder.glob("*.txt"))
-        if file.name != "classes.txt" and file.stem not in stems and not _has_image(file)
+        for there in [stems | _image_stems(folder)]
+        for file in sorted(folder.glob("[!.]*.txt"))
+        if file.name != "classes.txt" and file.stem not in there
     ]
     if orphans:
         raise SegregError(
@@ -372,12 +373,13 @@ def _refuse_orphans(data: Path, labels: Sequence[Path], images: Mapping[Path, Sp
         )
 
 
-def _has_image(label: Path) -> bool:
-    """Whether an image that no split names, such as one that a list leaves out, has these labels."""
-    parts = list(label.parts)
-    if "labels" in parts[:-1]:
+def _image_stems(labels: Path) -> set[str]:
+    """Return the names of images that belong to a folder of labels, also of those that a split's list leaves out."""
+    parts = list(labels.parts)
+    if "labels" in parts:
         parts[len(parts) - 1 - parts[::-1].index("labels")] = "images"
-    return any(is_file(Path(*parts).with_suffix(ending)) for ending in sorted(EXTENSIONS))
+    folders = [folder for folder in (Path(*parts), labels) if folder.is_dir()]
+    return {file.stem for folder in folders for file in folder.iterdir() if file.suffix.lower() in EXTENSIONS}
 
 
 def recognise_yolo(root: Path) -> list[Recognised]:
