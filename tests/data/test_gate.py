@@ -73,6 +73,10 @@ VERDICTS = {
         LANDS, {"train": pixels(5, 5, 5, task=LANDS), "val": pixels(5, 5, 0, task=LANDS)},
         [(WARNING, "class-not-in-split")],
     ),
+    "nothing but the class": (
+        LESION, {"train": pixels(0, 60, ignored=40), "val": pixels(0, 60)},
+        [(ERROR, "no-background"), (WARNING, "class-never-present"), (WARNING, "pixels-ignored")],
+    ),
     "one class alone": (
         LANDS, {"train": pixels(0, 5, 0, task=LANDS), "val": pixels(5, 5, 5, task=LANDS)},
         [(ERROR, "no-foreground"), (WARNING, "class-not-in-train")],

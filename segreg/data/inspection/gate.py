@@ -177,7 +177,7 @@ def judge(task: Task, splits: Mapping[SplitName, SplitPixels], objects: Objects 
 
 
 def _without_anything(task: Task, splits: Mapping[SplitName, SplitPixels], objects: Objects | None) -> list[Finding]:
-    """Return splits without a pixel that counts, or without foreground: errors of what training needs."""
+    """Return splits without a pixel that counts, without foreground or background: errors of what training needs."""
     findings = []
     for split, each in splits.items():
         shown = [name for name, pixels in zip(label_names(task), each.pixels, strict=True) if pixels]
@@ -197,6 +197,14 @@ def _without_anything(task: Task, splits: Mapping[SplitName, SplitPixels], objec
                 else f"no mask of train shows {listed(task.classes)}{about}",
                 "a network that gives one answer everywhere would score as perfect",
                 _way_out(task, objects, ignored=bool(each.ignored)),
+            ))  # fmt: skip
+        elif split == "train" and task.mode == "binary" and not each.pixels[0]:
+            findings.append(Finding(
+                "error", "no-background",
+                f"the masks of train show nothing but {listed(shown)}{about}",
+                "a network that gives one answer everywhere would score as perfect",
+                "what is ignored may be the background: see why it is, such as by a GeoTIFF's nodata value of 0, which "
+                "`gdal_edit.py -unsetnodata` takes away" if each.ignored else _way_out(task, objects, ignored=False),
             ))  # fmt: skip
         elif not _has_foreground(task, each):
             findings.append(Finding(
