@@ -297,6 +297,8 @@ def test_the_parts_of_a_recipe_train_as_a_run_does(trained):
     model, loaders, loss = segreg.build_model(recipe), segreg.build_loaders(recipe), segreg.build_loss(recipe)
     again = segreg.build_model(recipe).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+    slow = segreg.build_model(segreg.load_recipe(run.directory.resolved, {"train.batch_norm_momentum": 0.01}))
+    assert {layer.momentum for layer in slow.modules() if isinstance(layer, torch.nn.BatchNorm2d)} == {0.01}
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     losses, model = [], model.train()
     for images, targets in loaders.train:

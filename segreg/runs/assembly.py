@@ -40,6 +40,7 @@ from segreg.runtime.device import Precision, choose_device, choose_precision, pr
 from segreg.runtime.distributed import count, from_main, one_of_each_node_first, own_device, rank
 from segreg.runtime.progress import Progress, Quiet
 from segreg.task import Task
+from segreg.training.checkpoint import fit_to
 from segreg.training.finetune import start_from
 from segreg.training.loss import Objective
 from segreg.training.monitor import check_monitor
@@ -65,11 +66,17 @@ class Assembly:
     batch_augmentations: Sequence[tuple[str, BatchAugmentation]]
 
     @classmethod
-    def of(cls, recipe: Resolved, progress: Progress, *, pretrained: bool = True) -> Assembly:
-        """Build everything that a recipe names, cheap things first, so that mistakes show early."""
+    def of(cls, recipe: Resolved, progress: Progress, *, continued: Mapping[str, Tensor] | None = None) -> Assembly:
+        """Build everything that a recipe names, cheap things first, so that mistakes show early.
+
+        Args:
+            recipe: says what.
+            progress: shows what takes time.
+            continued: the objective's tensors that will be loaded, in place of pretrained weights.
+        """
         own = own_device(recipe.train.device)  # here, where no process waits for another yet
         with one_of_each_node_first():
-            assembly = cls._built(recipe, own, progress, pretrained=pretrained)
+            assembly = cls._built(recipe, own, progress, continued)
         if recipe.input.normalize == "dataset" and recipe.input.mean is None:
             assembly.normalize_by_data(progress)
         return assembly
@@ -88,7 +95,7 @@ class Assembly:
         self.objective.normalize = build.build_normalize(self.recipe, self.objective.model.encoder)  # type: ignore[arg-type]
 
     @classmethod
-    def _built(cls, recipe: Resolved, own: str, progress: Progress, *, pretrained: bool) -> Assembly:
+    def _built(cls, recipe: Resolved, own: str, progress: Progress, continued: Mapping[str, Tensor] | None) -> Assembly:
         memory = prepare_process()
         if recipe.train.batch < count():
             raise SegregError(
@@ -111,8 +118,7 @@ class Assembly:
         losses = build.build_losses(recipe, dataset.task)
         metrics = build.build_metrics(recipe, dataset.task)
         check_monitor(recipe.train.monitor, metrics, dataset.task)
-        model, initial_weights = seeded_network(recipe, dataset.task, pretrained=pretrained)
-        set_batch_norm_momentum(model, recipe.train.batch_norm_momentum)
+        model, initial_weights = seeded_network(recipe, dataset.task, pretrained=continued is None)
         if recipe.train.sync_batch_norm and count() > 1:
             synchronise_batch_norm(model, device)
         check_tile(model, InferenceConfig.of(recipe.evaluate, recipe.input), recipe.source)
@@ -127,6 +133,7 @@ class Assembly:
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
         further = [build.build_losses(recipe, dataset.task) for _ in model.further]
         objective = Objective(model, normalize, losses, further)
+        fit_to(objective, continued or {})
         pixels = {split: SplitPixels.of_prepared(prepared, indices) for split, indices in splits.items()}
         verdict = judge(dataset.task, pixels, dataset.objects, dataset.void)
         if repeated := build.repeated_colours(recipe, model.encoder):  # type: ignore[arg-type]
@@ -211,6 +218,7 @@ def seeded_network(recipe: Resolved, task: Task, *, pretrained: bool = True) -> 
     """
     seed_everything(recipe.seed)
     model = build.build_model(recipe if pretrained else build.without_pretrained(recipe), task)
+    set_batch_norm_momentum(model, recipe.train.batch_norm_momentum)
     if not pretrained or (source := recipe.train.start_from) is None:
         return model, ""
     return model, f"{source}: {start_from(model, source, recipe.train.start_part, task)}"

@@ -263,6 +263,7 @@ def load_weights(module: nn.Module, path: Path, *, without: tuple[str, ...] = ()
             then.
     """
     tensors, _ = read_weights(path)
+    fit_to(module, tensors)
     own, given = module.state_dict(), {name: t for name, t in tensors.items() if not name.startswith(without)}
     shapes = {name: (given[name].shape, tensor.shape) for name, tensor in own.items() if name in given}
     wrong = {
@@ -276,6 +277,17 @@ def load_weights(module: nn.Module, path: Path, *, without: tuple[str, ...] = ()
         raise SegregError(f"{path}: the weights do not fit the network", hint="\n".join(lines))
     refuse_not_finite(given, path)
     module.load_state_dict(given)
+
+
+def fit_to(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Let parts take the sizes that come with tensors, before these are loaded.
+
+    Some sizes, such as the number of queries, are those of published weights, and a network that is built to have other
+    tensors loaded does not read these again. A part that has such sizes offers `fit_to(tensors)`, with its own names.
+    """
+    for name, part in module.named_modules():
+        if callable(fit := getattr(part, "fit_to", None)):
+            fit({key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")})
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

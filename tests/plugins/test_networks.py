@@ -21,6 +21,7 @@ from segreg.models.layers import layers_of
 from segreg.models.segmenter import Segmenter, describe
 from segreg.registry.registry import load_registry
 from segreg.runs.environment import network_lines, weights_notice
+from segreg.training.checkpoint import load_weights, save_weights
 from segreg_plugins.networks import torchvision_family
 
 REGISTRY = load_registry(plugged.builtin())
@@ -237,6 +238,11 @@ def test_eomt_is_transformers_also_with_masked_attention(library, hub, tmp_path)
         wanted = F.interpolate(logits_of(theirs(square)), size=(64, 64), mode="bilinear", align_corners=False)
         torch.testing.assert_close(model(square), wanted, rtol=0, atol=1e-5)
         assert model(image()).isfinite().all(), "any size, where transformers takes one"
+        # A run is opened without the published weights, which had their own numbers of positions and queries.
+        save_weights(model.state_dict(), tmp_path / "best.safetensors", notes={})
+        opened = Segmenter(*network("hf/eomt_small"), TWENTY_ONE).eval()
+        load_weights(opened, tmp_path / "best.safetensors")
+        assert torch.equal(opened(square), model(square))
     theirs.train().attn_mask_probs.fill_(1)
     model.train().set_epoch(1, 100)
     pixels, states, embeddings, of_steps = decoder(encoder(square))

@@ -60,6 +60,10 @@ class EomtTrunk(nn.Module):
         """Return the embeddings and each layer."""
         return [["embeddings"], *([f"layers.{index}"] for index in range(len(self.layers)))]
 
+    def fit_to(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take as many positions as these weights have."""
+        with_rows(self.embeddings.position_embeddings, tensors.get("embeddings.position_embeddings.weight"))
+
     def no_weight_decay(self) -> list[str]:
         """Return the tokens and positions."""
         return [f"embeddings.{name}" for name in ("cls_token", "register_tokens", "position_embeddings.weight")]
@@ -98,6 +102,10 @@ class EomtBody(nn.Module):
         self.stride = network.config.patch_size // self.scale
         self.last: Mapping[str, Tensor] | None = network.class_predictor.state_dict() if loaded else None
         self.register_buffer("masked", torch.ones(blocks), persistent=False)
+
+    def fit_to(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take as many queries as these weights have."""
+        with_rows(self.queries, tensors.get("queries.weight"))
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
         """Set the share of masked queries of each layer."""
@@ -152,3 +160,12 @@ class EomtBody(nn.Module):
         seen = tokens.new_zeros(len(tokens), 1, tokens.shape[1], tokens.shape[1])
         seen[:, 0, : hidden.shape[1], -hidden.shape[2] :].masked_fill_(hidden, -torch.inf)
         return seen
+
+
+def with_rows(table: nn.Embedding, weights: Tensor | None) -> None:
+    """Give a table as many rows as weights that will be loaded have, in place."""
+    if weights is not None and len(weights) != len(table.weight):
+        table.weight = nn.Parameter(
+            table.weight.new_zeros(len(weights), table.embedding_dim), table.weight.requires_grad
+        )
+        table.num_embeddings = len(weights)
