@@ -41,7 +41,6 @@ NEEDED = {
     "Crop": {"x_max": 32, "y_max": 32},
     "CropAndPad": {"px": -4},
     "CropNonEmptyMaskIfExists": {"height": 32, "width": 32},
-    "GridElasticDeform": {"num_grid_xy": [4, 4], "magnitude": 5},
     "LongestMaxSize": {"max_size": 32},
     "Pad": {"padding": 0},
     "PadIfNeeded": {"min_height": 32, "min_width": 32},
@@ -202,7 +201,24 @@ NEEDED_IN_VAIN = {
 HARMLESS = {"AtLeastOneBBoxRandomCrop", "Lambda", "ToRGB"}
 
 
-@pytest.mark.parametrize("name", sorted(UNFIT))
+# They run, and falsify masks.
+FALSE = {
+    "GridElasticDeform": {"num_grid_xy": [4, 4], "magnitude": 8},
+    "Morphological": {"scale": [3, 3], "operation": "erosion"},
+}
+
+
+@pytest.mark.parametrize("name", FALSE)
+def test_what_falsifies_masks_is_refused(name):
+    transform = getattr(A, name)(**FALSE[name], p=1.0)
+    image, mask = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), 255, np.uint8)
+    mask[30, 30] = 1
+    transform.set_random_seed(0)
+    found = transform(image=image, mask=mask)["mask"]
+    assert (found == 0).any() or (found == 1).sum() > 1, "border without a label, or one pixel grown over ignored ones"
+
+
+@pytest.mark.parametrize("name", sorted(set(UNFIT) - set(FALSE)))
 def test_what_is_refused_by_name_does_not_work(name):
     from segreg.data.augment import Augmentation
 
