@@ -306,7 +306,8 @@ def predict(
 
     Args:
         run: a run, or its directory.
-        images: files, folders and wildcards; without `out` arrays `[H, W]` or `[H, W, C]` as well.
+        images: files, folders and wildcards, one or several; without `out` also arrays `[H, W]` or `[H, W, C]`, PIL
+            images, and tensors `[H, W]` or `[C, H, W]`.
         out: the folder for masks; a summary of what was predicted is returned then.
         kinds: with `out`, what is written beside masks: "probabilities", "coloured", "overlays", "strips".
         weights: of the best epoch or of the last one.
@@ -328,7 +329,7 @@ def predict(
     from segreg.inference.writer import Outputs
 
     cleaning = Cleaning(min_area, fill_holes)
-    several = isinstance(images, Sequence) and not isinstance(images, str)
+    several = isinstance(images, (Sequence, Iterator)) and not isinstance(images, str)
     given = list(images) if several else [images]
     opened = _run(run)
     predictors = [opened.predictor(weights, device=device, precision="recipe")]

@@ -258,14 +258,11 @@ class _Pairs:
     def _image(self, index: int, image: Any) -> NDArray[Any]:
         if image is None:
             raise self.wrong(index, "the image is None")
-        mode = image.mode if isinstance(image, PIL.Image.Image) else None
-        if mode in ("P", "1"):
-            image = image.convert("L" if mode == "1" else "RGB")
-        elif mode not in (None, "L", "RGB", "RGBA") and not str(mode).startswith("I;16"):
-            raise self.wrong(index, f"the image is a PIL image of mode {mode}", 'use image.convert("RGB")')
-        values = _array(image)
-        if _is_tensor(image) and values.ndim == 3:
-            values = values.transpose(1, 2, 0)
+        try:
+            values = values_of_image(image)
+        except SegregError as error:
+            problem = error.problems[0]
+            raise self.wrong(index, problem.message, problem.hint) from None
         if values.ndim not in (2, 3) or 0 in values.shape:
             expected = "[H, W] or [C, H, W]" if _is_tensor(image) else "[H, W] or [H, W, C]"
             raise self.wrong(index, f"the image has the shape {list(values.shape)}; {expected} was expected")
@@ -304,6 +301,23 @@ def _levels(values: NDArray[Any]) -> NDArray[np.uint8] | None:
     levels = np.round(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
     exact = np.array_equal((levels / np.float32(255)).astype(np.float32), values.astype(np.float32))
     return levels if exact else None
+
+
+def values_of_image(image: Any) -> NDArray[Any]:
+    """Return the values of an array, a PIL image or a tensor as an array.
+
+    Shape: tensors `[H, W]` or `[C, H, W]` and anything else `[H, W]` or `[H, W, C]` to `[H, W]` or `[H, W, C]`.
+
+    Raises:
+        SegregError: a PIL image is of a mode whose values are no colours.
+    """
+    mode = image.mode if isinstance(image, PIL.Image.Image) else None
+    if mode in ("P", "1"):
+        image = image.convert("L" if mode == "1" else "RGB")
+    elif mode not in (None, "L", "RGB", "RGBA") and not str(mode).startswith("I;16"):
+        raise SegregError(f"the image is a PIL image of mode {mode}", hint='use image.convert("RGB")')
+    values = _array(image)
+    return values.transpose(1, 2, 0) if _is_tensor(image) and values.ndim == 3 else values
 
 
 def _is_tensor(value: Any) -> bool:

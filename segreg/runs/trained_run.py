@@ -441,13 +441,12 @@ def input_image(
 
 def read_pixels(image: NDArray[Any] | Path | str, *, in_tiles: bool = False) -> tuple[NDArray[Any], Path]:
     """Return an image's pixels and what to call it in messages; `in_tiles` where it may be very large."""
-    import numpy as np
-
     from segreg.data.images import read_image
+    from segreg.data.python_data import values_of_image
 
     if isinstance(image, (str, Path)):
         return read_image(Path(image), in_tiles=in_tiles), Path(image)
-    pixels = np.asarray(image)
+    pixels = values_of_image(image)
     if pixels.dtype.kind not in "buif" or pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise SegregError(
             f"the image has shape {list(pixels.shape)} and type {pixels.dtype}; "

@@ -321,6 +321,18 @@ def test_grey_full_alpha_and_strange_memory_are_taken(finished):
         assert np.array_equal(finished.probabilities(Image.fromarray(image)), finished.probabilities(image))
 
 
+def test_pil_images_of_palettes_and_tensors_are_the_images_that_they_show(finished, tmp_path):
+    shown = Image.fromarray(noise(40, 44, 3)).quantize(16)
+    shown.save(tmp_path / "palette.png")
+    expected = finished.probabilities(tmp_path / "palette.png")
+    assert np.array_equal(finished.probabilities(shown), expected)
+    values = torch.from_numpy(np.array(shown.convert("RGB"))).permute(2, 0, 1)
+    assert np.array_equal(finished.probabilities(values), expected)
+    assert len(segreg.predict(finished, (each for each in (shown, values)))) == 2
+    with pytest.raises(SegregError, match=r'is a PIL image of mode HSV\n  use image.convert\("RGB"\)'):
+        finished.predict(shown.convert("RGB").convert("HSV"))
+
+
 def test_a_network_that_was_prepared_for_no_data_takes_8_bits_wherever_it_takes_images(finished, tmp_path):
     run = changed(finished, tmp_path, dtype=("uint8", "auto"))
     for take in (run.preprocess, run.predict):
