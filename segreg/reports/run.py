@@ -183,6 +183,8 @@ def page(directory: RunDirectory, recipe: Resolved | None) -> str:
         max_rows=_MAX_ROWS,
         max_ends=_MAX_ENDS,
         evaluations=[_evaluation(Scored.of(folder, folder / "metrics.json", read_evaluation)) for folder in folders],
+        weights_epochs={file.stem: read_notes(file).get("epoch") for file in (directory.best, directory.last)
+                        if file.is_file()},
         curves=directory.curves if directory.curves.is_file() else None,
         history=_history(epochs, scored.results.get("best_epoch")),
         recipe=None if recipe is None else Markup("").join(_recipe_lines(recipe)),

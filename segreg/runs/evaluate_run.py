@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
+
+import numpy as np
 
 from segreg.config.resolve import Resolved, choose
 from segreg.data import SPLITS, SplitName
@@ -28,6 +31,7 @@ from segreg.runs.assembly import prepare_images, split_of
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.records import read_evaluation, read_split
 from segreg.runs.results import Warnings, in_half
+from segreg.runs.run import with_absolute_paths
 from segreg.runs.trained_run import Run
 from segreg.runtime.device import PrecisionName
 from segreg.runtime.files import write_json
@@ -35,6 +39,7 @@ from segreg.runtime.hub import refuse_to_write
 from segreg.runtime.layout import Block, Column, Table, banners
 from segreg.runtime.output import as_file_name
 from segreg.runtime.progress import Progress
+from segreg.training.checkpoint import read_notes
 from segreg.visualize.plots import plot_metrics
 
 THRESHOLD_METRIC = "best_threshold"
@@ -97,6 +102,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             folder is a run's own.
     """
     _check_words(request)
+    _check_libraries_and_folder(run, request)
     trained = run.recipe
     run = _overridden(run, request)
     recipe = _as_asked(run.recipe, request)
@@ -120,12 +126,6 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     chosen = of_own_split(run, split) if data is None else _of_other_data(run, data, split, progress)
     if chosen.indices and all(chosen.dataset.samples[index].mask is None for index in chosen.indices):
         raise SegregError(f"no sample of {chosen.split} has a mask, so that nothing can be scored")
-    out = request.out or _own_folder(run.directory.path / "evaluations" / _folder_name(chosen.name, request), data)
-    refuse_to_write(out, "--out")
-    if (out / "resolved.yaml").exists():
-        raise SegregError(
-            f"{out} is a run's own folder, whose scores would be replaced", hint="name another folder with --out"
-        )
     trained_on = f"trained on: {run.notice}" if run.notice != chosen.dataset.notice and run.notice else ""
     for line in [*banners(chosen.dataset.notice, trained_on), f"run        {predictor.name}",
                  f"data       {chosen.source.dataset.part.name}: {len(chosen.indices)} {chosen.split}",
@@ -140,6 +140,8 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         recipe = _with_threshold(recipe, threshold)
     predictor = dataclasses.replace(predictor, threshold=recipe.evaluate.threshold)
     prepared = prepare_images(chosen.dataset, recipe, chosen.indices, progress)
+    data_key = "" if data is None else _data_key(data, prepared.folder.name)
+    out = request.out or _own_folder(run.directory.path / "evaluations" / _folder_name(chosen.name, request), data_key)
     verdict = None
     if data is not None:  # the run's own data passed when it began
         of = cast("SplitName", f"{'the data' if chosen.split == 'all' else chosen.split} of {Path(data.source).name}")
@@ -157,13 +159,16 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     scores = evaluator.scores(chosen.indices, f"scoring {chosen.split}", progress)
     counts: Any = scores.counts  # which scoring always leaves
     over = resampled_words(scores.groups)
+    weights = run.weights_file(request.weights)
     evaluation: dict[str, Any] = {
         "run": str(run.directory.path),
         "recipe": recipe.source,
-        "weights": run.weights_file(request.weights).stem,
+        "weights": weights.stem,
+        "epoch": read_notes(weights).get("epoch", "") if weights.suffix == ".safetensors" else "",
         "notice": "; ".join(filter(None, (chosen.dataset.notice, trained_on))),
         "dataset": chosen.source.dataset.part.name,
         "data_recipe": chosen.source.source,
+        "data_key": data_key,
         "classes": list(chosen.dataset.task.classes),
         "mode": chosen.dataset.task.mode,
         "images": {chosen.split: len(chosen.indices)},
@@ -378,6 +383,19 @@ def _empty(owner: str, split: str, splits: Mapping[str, Sequence[Any]]) -> Segre
     return SegregError(f"{owner} has no samples in {split}; there are {there}")
 
 
+def _check_libraries_and_folder(run: Run, request: Request) -> None:
+    """Refuse a library that can't score such classes, and another run's folder, before anything is computed."""
+    for library in request.libraries:
+        scores_of_library(library, run.task, np.zeros((1, run.task.channels, 4), np.int64))
+    if request.out:
+        refuse_to_write(request.out, "--out")
+        if (request.out / "resolved.yaml").exists():
+            raise SegregError(
+                f"{request.out} is a run's own folder, whose scores would be replaced",
+                hint="name another folder with --out",
+            )
+
+
 def _folder_name(scored: str, request: Request) -> str:
     """Return a name such as "test" or "val_original_threshold-best", so that no evaluation replaces another kind."""
     names: list[str] = [scored]
@@ -391,18 +409,30 @@ def _folder_name(scored: str, request: Request) -> str:
         names.append(request.precision)
     names += [re.sub(r"[^\w.-]+", "-", override).strip("-") for override in request.overrides]
     name = "_".join(names)
-    return name if len(name) <= 200 else f"{name[:180]}_{_digest(name)[:16]}"
+    if len(name.encode(errors="surrogatepass")) <= 200:
+        return name
+    short = name.encode(errors="surrogatepass")[:180].decode(errors="ignore")
+    return f"{short}_{_digest(name)[:16]}"
 
 
-def _own_folder(folder: Path, data: Resolved | None) -> Path:
-    """Return the folder, or another one where it has the scores of another recipe whose file is called the same."""
+def _data_key(data: Resolved, fingerprint: str) -> str:
+    """Return what tells data sets apart: the recipe's file and what it names, or of others the content of the files."""
+    file = Path(data.source)
+    named = f"{file.absolute()}\n{json.dumps(with_absolute_paths(data).dataset.plain(), sort_keys=True, default=str)}"
+    return _digest(named if file.is_file() else fingerprint)
+
+
+def _own_folder(folder: Path, data_key: str) -> Path:
+    """Return the folder, or another one where it has the scores of other data that are called the same."""
     try:
-        before = read_evaluation(folder / "metrics.json").get("data_recipe")
+        before = read_evaluation(folder / "metrics.json").get("data_key")
     except SegregError:  # none, or a damaged one
         return folder
-    if data is None or not before or Path(before).absolute() == (recipe := Path(data.source).absolute()):
-        return folder
-    return folder.with_name(f"{folder.name}_{_digest(str(recipe))[:8]}")
+    return (
+        folder
+        if not before or not data_key or before == data_key
+        else folder.with_name(f"{folder.name}_{data_key[:8]}")
+    )
 
 
 def _digest(text: str) -> str:
@@ -431,7 +461,11 @@ def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: 
     names = [name for name in values if ".class." not in name and name.partition(".")[0] == THRESHOLD_METRIC]
     threshold = values[names[0]] if names else math.nan
     if math.isnan(threshold):
-        raise SegregError("the best threshold is undefined, because no pixel of the validation split counts")
+        raise SegregError(
+            "the best threshold is undefined: no foreground, or nothing else, counts in the validation split, or the "
+            "network returns NaN",
+            hint="give a number: --threshold 0.4",
+        )
     progress.say(f"threshold  {threshold:.12g}, the best on the validation split")
     return threshold
 

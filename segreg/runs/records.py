@@ -18,6 +18,7 @@ RESULTS: Mapping[str, Any] = {
     "metrics": dict[str, dict[str, float | None]], "definitions": dict[str, str],
     "intervals": dict[str, dict[str, list[float | None]]], "intervals_over": dict[str, str],
     "groups": dict[str, dict[str, int]], "higher_is_better": dict[str, bool], "overlays": dict[str, list[str]],
+    "epoch": str, "data_key": str,
 }  # fmt: skip
 """Of `results.json`; an evaluation's `metrics.json` has some of them."""
 _NEEDED = ("classes", "seed", "epochs", "stopped_because", "best_epoch", "scored_on", "metrics", "definitions")

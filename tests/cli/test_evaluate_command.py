@@ -17,8 +17,11 @@ from PIL import Image
 import small_runs
 import tiny_runs
 from segreg.data import divide
-from segreg.runs.evaluate_run import Request, _folder_name
+from segreg.errors import SegregError
+from segreg.runs.evaluate_run import Request, _folder_name, rescore
 from segreg.runs.load import load_run
+from segreg.runtime.progress import Quiet
+from segreg.task import Task
 from segreg.visualize.plots import plot_metrics
 
 SEVERAL = small_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy")
@@ -157,6 +160,13 @@ def test_recipes_of_one_file_name_keep_their_own_scores(segreg, copy, tmp_path):
     assert segreg("evaluate", copy, "--data", tmp_path / "one" / recipe.name, "--quiet").status == 0
     one, two = sorted((copy / "evaluations").glob("discs*"))
     assert (len(rows(one)), len(rows(two))) == (3, 4)
+    named = tmp_path / "three" / recipe.name  # the same file, for other data
+    shutil.copytree(tmp_path / "two", named.parent)
+    for count, place in enumerate(("one", "two")):
+        text = recipe.read_text().replace(str(tmp_path / "two"), str(tmp_path / place))
+        named.write_text(text)
+        assert segreg("evaluate", copy, "--data", named, "--quiet").status == 0
+        assert len(list((copy / "evaluations").glob("discs*"))) == 3 + count
     (one / "metrics.json").write_text("{")
     assert segreg("evaluate", copy, "--data", tmp_path / "one" / recipe.name, "--quiet").status == 0
     assert found(one)["higher_is_better"]["dice"] is True
@@ -347,6 +357,15 @@ def test_an_evaluation_of_another_kind_has_a_folder_of_its_own(asked, name):
     assert _folder_name("test", Request(**asked)) == name
 
 
+def test_a_library_that_can_not_score_such_classes_says_so_before_anything_is_scored():
+    run = mock.Mock(task=Task(("a", "b"), "multilabel"))
+    with pytest.raises(SegregError, match="mmsegmentation has no metric for classes that may overlap"):
+        rescore(run, Request(libraries=("smp", "mmseg")), Quiet())
+    run.predictor.assert_not_called()
+
+
 def test_however_many_overrides_there_are_a_folder_can_be_named_by_them():
     name = _folder_name("test", Request(overrides=["evaluate.metrics=[" + "iou, " * 90 + "dice]"]))
     assert (name[:29], len(name)) == ("test_evaluate.metrics-iou-iou", 197)
+    name = _folder_name("test", Request(overrides=["evaluate.metrics=[{name: iou, exclude: [" + "道路, " * 30 + "]}]"]))
+    assert 190 < len(name.encode()) <= 197

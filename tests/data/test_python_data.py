@@ -198,7 +198,10 @@ def test_a_run_of_python_data_is_resumed_scored_and_used(tmp_path, monkeypatch):
     scored = segreg.evaluate(run.directory.path, data=data)
     assert scored.split == "test"
     assert scored.scores["dice.pooled"] == pytest.approx(run.results["metrics"]["test"]["dice.pooled"], abs=1e-6)
-    assert segreg.evaluate(run, data=Blobs(40, 5)).data["images"] == {"all": 5}
+    others = [segreg.evaluate(run, data=Blobs(seed, 5)) for seed in (40, 60)]
+    assert [other.data["images"] for other in others] == [{"all": 5}] * 2
+    assert others[0].folder != others[1].folder
+    assert segreg.evaluate(run, data=Blobs(40, 5)).folder == others[0].folder
     more = segreg.resume(run, {"train.epochs": 2}, progress="quiet", data=data)
     assert more.results["epochs"] == 2
     with pytest.raises(SegregError, match="have changed"):

@@ -26,6 +26,7 @@ from segreg.reports.charts import histogram
 from segreg.reports.render import embed, number
 from segreg.runs.directory import RunDirectory
 from segreg.runtime.files import write_json
+from segreg.training.checkpoint import read_weights, save_weights
 
 VOID = {"meta", "img"}
 EVIL = "<script>alert('x')</script>\"&"
@@ -369,6 +370,13 @@ def test_an_evaluation_of_a_run_is_in_its_report_when_that_is_written_again(fini
         assert f"{value:.4f}" in article
     assert "confusion.png" in {file.name for file in (run / "evaluations" / "val").iterdir()}
     assert "Confusion matrix" in article
+    assert "of the best epoch" in article
+    assert "by now" not in article
+    tensors, notes = read_weights(run / "best.safetensors")
+    save_weights(tensors, run / "best.safetensors", notes={**notes, "epoch": 9})
+    assert segreg("report", run).status == 0
+    (article,) = Page((run / "report.html").read_text(encoding="utf-8")).all("article")
+    assert f"of the best epoch at that time, {notes['epoch']}, which is 9 by now" in article
 
 
 # what must not be overlooked

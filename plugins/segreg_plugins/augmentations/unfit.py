@@ -14,7 +14,7 @@ UNFIT: Mapping[str, str] = {
     "BBoxSafeRandomCrop": _BOXES,
     "FDA": _IMAGES,
     "FromFloat": _FLOATS,
-    "GridElasticDeform": "it fills a mask's border with class 0; ElasticTransform and GridDistortion fill with fill_mask",
+    "GridElasticDeform": "it fills borders of masks with class 0; ElasticTransform and GridDistortion have fill_mask",
     "HistogramMatching": _IMAGES,
     "Lambda": "it takes functions, which a recipe can't hold",
     "Morphological": "in a mask it takes the largest or the smallest class number around, not what the image shows",
