@@ -446,7 +446,8 @@ def predict(
         threshold: probability from which a pixel is foreground; None: the networks' own.
 
     Raises:
-        SegregError: as for `common_threshold`, or the size of an image or a tile does not fit.
+        SegregError: as for `common_threshold`, or the size of a tile does not fit. The strips of an image raise what is
+            wrong with it.
     """
     threshold = common_threshold(predictors, threshold)
     config = common_config(predictors) if config is None else config
@@ -459,7 +460,14 @@ def predict(
             yield group[0], (PredictedRows(top, maps, "probabilities", task, threshold, name) for top, maps in rows)
             continue
         alone = len(predictors) * len(config.scales) * len(config.turned) == 1
-        maps = _whole(predictors, group, config)
+        try:
+            maps = _whole(predictors, group, config)
+        except SegregError as error:  # of one of them, such as one that is too small
+            if len(group) > 1:
+                yield from predict(predictors, group, replace(config, batch_size=1), threshold=threshold)
+            else:
+                yield group[0], _refused(group[0], error)
+            continue
         while group:  # each is let go before the next is made
             are: Literal["logits", "probabilities"] = "logits" if alone else "probabilities"
             whole = PredictedRows(0, maps.pop(0).cpu(), are, task, threshold, str(group[0].name))
@@ -689,6 +697,13 @@ def _groups(
             group = []
     if group:
         yield group
+
+
+def _refused(image: InputImage, error: SegregError) -> Iterator[PredictedRows]:
+    """Raise the error with the image's name, once its first strip is wanted."""
+    problem = error.problems[0]
+    raise SegregError(f"{image.name}: {problem.message}", hint=problem.hint) from error
+    yield  # which makes it an iterator
 
 
 def _strips(whole: PredictedRows) -> Iterator[PredictedRows]:

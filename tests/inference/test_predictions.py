@@ -150,6 +150,22 @@ def test_what_cannot_be_written_is_named_and_the_rest_go_on():
     assert sorted(file.name for file in Path("out/masks").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_an_image_that_the_network_refuses_is_named_and_the_others_are_predicted(batch_size):
+    class Refusing(torch.nn.Module):
+        def forward(self, images):
+            if (images.flatten(1).std(1) < 1e-6).any():
+                raise SegregError("this one is too small", hint="take another")
+            return images[:, :1]
+
+    named = images(4)
+    one = predictor(model=Refusing())
+    Image.new("RGB", (40, 21), (200, 200, 200)).save("in/1.png")
+    summary = run(named, one=one, config=InferenceConfig(batch_size=batch_size))
+    assert [image.name for image, _ in summary.predicted] == ["0", "2", "3"]
+    assert [why for _, why in summary.failed] == ["in/1.png: this one is too small\n  take another"]
+
+
 def test_only_what_is_not_there_is_predicted():
     named = images(4)
     run(named)
