@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segreg.errors import SegregError
@@ -110,3 +110,17 @@ def digest_of_frozen(model: Segmenter, trained: tuple[str, ...]) -> str:
             found.update(name.encode())
             found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
+
+
+def reached(loss: Tensor) -> set[Tensor]:
+    """Return the parameters that a loss has a gradient for."""
+    found, seen, ahead = set(), set(), [loss.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            found.add(variable)
+        ahead += [before for before, _ in node.next_functions]
+    return found

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed, plural
+from segreg.models.trained import reached
 from segreg.task import IGNORE_INDEX, Task
 from segreg.testing import inputs
 from segreg.testing.check import Rule
@@ -129,11 +130,18 @@ def it_can_be_built(subject: Subject) -> None:
 
 
 def it_has_nothing_to_train(subject: Subject) -> None:
-    """It has no parameters with a gradient."""
-    for _, loss in served(subject):
+    """It has no parameters with a gradient, and no gradient goes to tensors other than the logits."""
+    for task, loss in served(subject):
         named = loss.named_parameters() if isinstance(loss, nn.Module) else ()
         if wanting := [name for name, p in named if p.requires_grad]:
             raise Broken(f"it has parameters, and nothing would train them: {listed(wanting)}")
+        target = inputs.truth(task)
+        logits = inputs.answers(task, target, 1.0).requires_grad_()
+        with doing(f"on a {task.mode} task"):
+            value = _scalar(loss, logits, target)
+        if others := [tensor for tensor in reached(value) if tensor is not logits]:
+            shapes = listed([str(list(tensor.shape)) for tensor in others], quote="", most=3)
+            raise Broken(f"it depends on tensors with a gradient, and nothing would train them: of shape {shapes}")
 
 
 @functools.partial(on_each_task, from_zero=True)
@@ -286,6 +294,11 @@ def it_goes_on_where_it_stopped(subject: Subject) -> None:
         for loss in (first, again):
             if hasattr(loss, "set_epoch"):
                 loss.set_epoch(PAST)
+        with doing(f"in three training steps on a {task.mode} task, each with backward()"):
+            for _ in range(3):
+                value = _scalar(first, logits.clone().requires_grad_(), target)
+                if value.requires_grad:
+                    torch.autograd.backward(value)
         for _ in range(PAST):
             first(logits.detach(), target)
         if isinstance(first, nn.Module):

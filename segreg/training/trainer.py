@@ -26,7 +26,7 @@ from segreg.data.loader import worker_died
 from segreg.errors import SegregError, listed, plural
 from segreg.evaluation.scores import compute_over_processes, disable_sync
 from segreg.models.segmenter import AUXILIARY
-from segreg.models.trained import digest_of_frozen, settle_frozen
+from segreg.models.trained import digest_of_frozen, reached, settle_frozen
 from segreg.runtime import distributed
 from segreg.runtime.device import available_mib, out_of_memory, scoring_device, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main, is_main
@@ -432,20 +432,6 @@ class DDP(SingleProcess):
         found = reached(dry_step(training, images, targets)[TOTAL])
         (some,) = distributed.any_of(any(p.requires_grad and p not in found for p in training.objective.parameters()))
         return some
-
-
-def reached(loss: Tensor) -> set[Tensor]:
-    """Return the parameters that a loss has a gradient for."""
-    found, seen, ahead = set(), set(), [loss.grad_fn]
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if (variable := getattr(node, "variable", None)) is not None:
-            found.add(variable)
-        ahead += [before for before, _ in node.next_functions]
-    return found
 
 
 def average_weights(training: Training, swa: ModelSwa, train: BatchLoader, epoch: int) -> None:

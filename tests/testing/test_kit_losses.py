@@ -224,6 +224,25 @@ class InNoBuffer(nn.Module):
         return (1 + self.calls) * brier(self.task, logits, target)
 
 
+class KeepsTheGraph(nn.Module):
+    """A mean over batches that is never detached."""
+
+    def __init__(self, task):
+        super().__init__()
+        self.task = task
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, logits, target):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * self.task.probabilities(logits).mean()
+        return brier(self.task, logits, target) + self.mean
+
+
+def scaled_by_a_parameter(task):
+    scale = nn.Parameter(torch.ones(()))
+    return lambda logits, target: scale * brier(task, logits, target)
+
+
 class Trainable(Ramp):
     def __init__(self, task):
         super().__init__(task)
@@ -270,6 +289,11 @@ def test_a_right_loss_with_a_state_passes(build_loss, outcome, monkeypatch):
         ),
         (InNoBuffer, "it_goes_on_where_it_stopped", "on a binary task after 200 calls it is "),
         (counting, "it_goes_on_where_it_stopped", "on a binary task after 200 calls it is "),
+        (KeepsTheGraph, "it_goes_on_where_it_stopped", "in three training steps on a binary task, each with backward(), it"),
+        (
+            scaled_by_a_parameter, "it_has_nothing_to_train",
+            "it depends on tensors with a gradient, and nothing would train them: of shape []",
+        ),
         (
             Trainable, "it_has_nothing_to_train",
             'it has parameters, and nothing would train them: "sharpness"',
