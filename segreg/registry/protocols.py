@@ -351,7 +351,8 @@ class Dataset:
     Attributes:
         task: the classes.
         samples: every image, in a stable order.
-        read_image: gives `[H, W]` or `[H, W, C]`, uint8, uint16 or float32, upright, for one sample.
+        read_image: gives `[H, W]` or `[H, W, C]`, uint8, uint16 or float32, upright, for one sample. Several threads
+            call it and `read_mask` at once.
         read_mask: gives uint8 labels as `Task` has them, `[H, W]` (`[K, H, W]` if multilabel), 255 = ignored.
         notice: shown in the run's header, report and results, for instance that the images are synthetic.
         reader: names how images and masks are read, with every setting that changes them; part of the cache's key.

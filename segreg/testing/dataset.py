@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -100,15 +101,26 @@ def labels_are_of_the_task(subject: Subject) -> None:
 
 
 def reading_repeats(subject: Subject) -> None:
-    """A sample has the same bytes at every reading, also of a dataset that is built again."""
+    """A sample has the same bytes at every reading, also of a dataset that is built again, and in threads at once."""
     first, second = _dataset(subject), _dataset(subject)
-    for sample in _some(first):
+    samples = _some(first)
+    for sample in samples:
         for what in ("image", "mask") if sample.mask is not None else ("image",):
             read = [_read(dataset, sample, what) for dataset in (first, first, second)]
             undefined = read[0].dtype.kind == "f"  # such as pixels without data
             if any(not np.array_equal(read[0], other, equal_nan=undefined) for other in read[1:]):
                 at = getattr(first, f"read_{what}")
                 raise Broken(f'the {what} of "{sample.id}" is another at the second reading', at=at)
+    alone = [_read(first, sample, "image") for sample in samples]
+    with doing("reading in several threads at once"), ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda sample: _read(first, sample, "image"), [*samples] * 8))
+    for sample, found, wanted in zip([*samples] * 8, together, alone * 8, strict=True):
+        if not np.array_equal(found, wanted, equal_nan=wanted.dtype.kind == "f"):
+            raise Broken(
+                f'the image of "{sample.id}" is another one when threads read at once; open a file for each reading, or '
+                "hold a lock",
+                at=first.read_image,
+            )
 
 
 def splits_are_disjoint(subject: Subject) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 from pathlib import Path
 
 import albumentations
@@ -42,6 +43,11 @@ def noise(sample):
     return np.full((6, 8), next(COUNT) % 250, np.uint8)
 
 
+def alone_only(sample):
+    """Stand in for a reader with one open file, in which another thread seeks meanwhile."""
+    return np.full((6, 8), int(sample.id) + (threading.current_thread() is not threading.main_thread()), np.uint8)
+
+
 DATASETS = [
     (made_of(samples=[]), "it_can_be_built", "it has no samples"),
     (made_of(samples=samples(id="a")), "ids_are_unique_and_stable", 'two samples have the id "a"'),
@@ -76,6 +82,11 @@ DATASETS = [
         "the masks of 4 samples hold 255 alone, and 255 is ignored: where 255 means an object, give 1 for it",
     ),
     (made_of(read_image=noise), "reading_repeats", 'the image of "0" is another at the second reading'),
+    (
+        made_of(read_image=alone_only),
+        "reading_repeats",
+        'the image of "0" is another one when threads read at once; open a file for each reading, or hold a lock',
+    ),
     (
         made_of(samples=[*FINE.samples[1:], dataclasses.replace(FINE.samples[1], id="again", split="test")]),
         "splits_are_disjoint",
