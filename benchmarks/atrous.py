@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from segreg.api import build_part
 from segreg.models.segmenter import Segmenter
 from segreg.runtime.device import choose_precision, prepare_process
-from segreg_plugins.decoders.atrous import PROCESSOR, AtrousConv2d
+from segreg_plugins.decoders.atrous import CPU, AtrousConv2d
 from segreg_plugins.decoders.deeplabv3plus_network import ASPP
 
 PAIRS = {"float32": 15, "bf16": 5}
@@ -35,7 +35,7 @@ def main() -> None:
     torch.set_num_threads(1)
     words = sys.argv[1:]
     native = choose_precision("auto", torch.device("cpu")).name == "bf16"
-    print(f"torch {torch.__version__}, {PROCESSOR}, 1 thread; batch {BATCH}, channels last, CPU time")
+    print(f"torch {torch.__version__}, {CPU}, 1 thread; batch {BATCH}, channels last, CPU time")
     for precision in [word for word in words if word in PAIRS] or list(PAIRS):
         label = precision if precision == "float32" or native else f"{precision} (emulated)"
         if "step" not in words:

@@ -79,7 +79,11 @@ def find_images(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[I
         raise SegregError.of(problems)
     from segreg.data.rasters import is_raster
 
-    root = os.path.commonpath(bases) if bases else ""
+    try:
+        root = os.path.commonpath(bases) if bases else ""
+    except ValueError:  # on Windows
+        hint = "predict those of each into a folder of their own"
+        raise SegregError("the images are on several drives", hint=hint) from None
     named = [
         ImageFile(file, without_extension(os.path.relpath(absolute, root)), is_raster(file))
         for absolute, file in found.items()

@@ -117,8 +117,8 @@ def reading_repeats(subject: Subject) -> None:
     for sample, found, wanted in zip([*samples] * 8, together, alone * 8, strict=True):
         if not np.array_equal(found, wanted, equal_nan=wanted.dtype.kind == "f"):
             raise Broken(
-                f'the image of "{sample.id}" is another one when threads read at once; open a file for each reading, or '
-                "hold a lock",
+                f'the image of "{sample.id}" is another one when threads read at once; open a file for each reading, '
+                "or hold a lock",
                 at=first.read_image,
             )
 

@@ -130,6 +130,13 @@ def test_so_few_images_that_no_test_can_find_anything_are_noticed(tmp_path):
     assert compared(*five).notices[-1] == (
         "Over 5 images no difference is significant, whatever it is: the p of the permutation test is 0.0625 at least."
     )
+    more = [planted(tmp_path / f"{name}7", name, better=better, images=7) for name, better in draws.items()]
+    further = {"resnet50": 0.1, "resnet101": 0.2, "densenet121": 0.4}
+    more += [planted(tmp_path / name, name, better=better, images=7) for name, better in further.items()]
+    assert compared(*more).notices[-1] == (
+        "Over 7 images no difference is significant, whatever it is: the p of the permutation test is 0.0625 at least "
+        "after the correction for several models."
+    )
     six = [planted(tmp_path / f"{name}6", name, better=better, images=6) for name, better in draws.items()]
     found = compared(*six)
     assert found.models[0].difference.significant

@@ -276,3 +276,14 @@ def test_masks_that_are_wrong(task, held, says):
     with pytest.raises(SegregError) as caught:
         find_masks(find_images(["in"]), Path("true"), task).read("1", (1, 2))
     assert str(caught.value) == says
+
+
+def test_images_on_several_drives_are_refused(monkeypatch):
+    touch("a.png")
+
+    def commonpath(_):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr("os.path.commonpath", commonpath)
+    with pytest.raises(SegregError, match="the images are on several drives\n  predict those of each into a folder"):
+        find_images(["a.png"])

@@ -74,7 +74,7 @@ def ordinary(network):
 @pytest.fixture
 def avx2(monkeypatch):
     """The ways of the CPU where most is left out, whichever this one is."""
-    monkeypatch.setattr(atrous, "PROCESSOR", "AVX2")
+    monkeypatch.setattr(atrous, "CPU", "AVX2")
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_live_parts_are_the_products_that_are_not_with_padding(size, rate):
     ],
 )
 def test_only_what_was_measured_to_pay_is_left_out(size, rate, kind, dtype, device, processor, expected):
-    assert way(*size, rate, kind=kind, dtype=dtype, device=device, processor=processor) == expected
+    assert way(*size, rate, kind=kind, dtype=dtype, device=device, cpu=processor) == expected
 
 
 @pytest.mark.parametrize("separable", [True, False])

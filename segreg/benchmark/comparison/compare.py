@@ -191,7 +191,7 @@ def compare(
         notices=(
             *_notices(scored, chosen, len(ids)),
             *notices,
-            *(_few_images(grouped, ids) if any(model.difference for model in models) else ()),
+            *_few_images(grouped, ids, sum(model.difference is not None for model in models)),
             *(f"{line[0].upper()}{line[1:]}." for line in unknown_of_images(every, metrics[first])),
         ),
         method=(
@@ -390,14 +390,14 @@ def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -
     yield from _environments(runs)
 
 
-def _few_images(groups: Sequence[Hashable] | None, ids: Sequence[str]) -> Iterator[str]:
-    """Return that a test is in vain, where even the smallest p of all ways to swap images or groups is too large."""
-    smallest = 2.0 ** (1 - len(set(groups or ids)))  # as they are, and all swapped
+def _few_images(groups: Sequence[Hashable] | None, ids: Sequence[str], tests: int) -> Iterator[str]:
+    """Return that tests are in vain, where even the smallest p of all ways to swap images or groups is too large."""
+    smallest = min(1.0, tests * 2.0 ** (1 - len(set(groups or ids))))  # as they are, and all swapped; after Holm
     if smallest >= SIGNIFICANT_BELOW:
         over = statistics.resampled_words(groups) if groups else plural(len(ids), "image")
         yield (
             f"Over {over} no difference is significant, whatever it is: the p of the permutation test is "
-            f"{smallest:g} at least."
+            f"{smallest:g} at least{' after the correction for several models' if tests > 1 else ''}."
         )
 
 
