@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 import zipfile
@@ -121,8 +122,9 @@ def test_what_it_says_and_what_it_refuses(tmp_path, capsys):
 def program(folder, channels=3, **section):
     """Return the functions of a bundle's program."""
     section = {"resize": "crop", "normalize": "dataset", "mean": None, "dtype": "uint8", **section}
-    network = {"shape": [None, channels, None, None], "multiple": 1}
-    (folder / "network.json").write_text(json.dumps({"input": section, "network": {"input": network}}))
+    network = {"shape": [None, channels, None, None], "multiple": 1, "least": 33}
+    notes = {"input": section, "network": {"input": network}, "evaluate": {"tile": "auto"}, "classes": ["a"]}
+    (folder / "network.json").write_text(json.dumps(notes))
     shutil.copyfile(HERE / "bundle_predict.py.txt", folder / "predict.py")
     return runpy.run_path(str(folder / "predict.py"))
 
@@ -136,6 +138,28 @@ def test_maps_of_smaller_images_are_antialiased_as_segreg_does(tmp_path, resize,
     found = functions["restored"](maps[:, top : top + height, left : left + width], size)
     wanted = restore(torch.from_numpy(maps), size, Input(size=(24, 32), resize=resize))
     np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("resize", "taken", "refused", "says"),
+    [
+        (
+            "none",
+            (24, 32),
+            (32, 24),
+            "a.png: is 32x24 (height x width), and the network was trained on images that all",
+        ),
+        ("crop", (33, 40), (40, 32), "takes images of at least 33 pixels a side"),
+        ("crop", (2048, 2048), (2048, 2049), "in tiles, which `segreg predict` makes"),
+        ("stretch", (4000, 3000), None, ""),
+    ],
+)
+def test_sizes_that_segreg_would_refuse_or_tile_are_refused(tmp_path, resize, taken, refused, says):
+    check = program(tmp_path, resize=resize, size=[24, 32])["check_size"]
+    check("a.png", *taken)
+    if refused:
+        with pytest.raises(SystemExit, match=re.escape(says)):
+            check("a.png", *refused)
 
 
 def test_what_pillow_would_change_is_refused(tmp_path):
