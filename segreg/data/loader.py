@@ -315,8 +315,8 @@ class _Maker:
         except SegregError as error:
             return error
         try:
-            made.images.share_memory_()
-            made.targets.share_memory_()
+            made.images.share_memory_()  # type: ignore[no-untyped-call]
+            made.targets.share_memory_()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             size = (made.images.nbytes + made.targets.nbytes) / 1e6
             return SegregError(

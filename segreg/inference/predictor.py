@@ -700,10 +700,13 @@ def _groups(
 
 
 def _refused(image: InputImage, error: SegregError) -> Iterator[PredictedRows]:
-    """Raise the error with the image's name, once its first strip is wanted."""
-    problem = error.problems[0]
-    raise SegregError(f"{image.name}: {problem.message}", hint=problem.hint) from error
-    yield  # which makes it an iterator
+    """Return strips of which the first raises the error, with the image's name."""
+
+    def refuse(_: int) -> PredictedRows:
+        problem = error.problems[0]
+        raise SegregError(f"{image.name}: {problem.message}", hint=problem.hint) from error
+
+    return map(refuse, range(1))
 
 
 def _strips(whole: PredictedRows) -> Iterator[PredictedRows]:

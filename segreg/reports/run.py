@@ -231,7 +231,7 @@ def _notices(
     elif not results:
         found.append(f"NOT FINISHED: there are no results yet, after {plural(len(epochs), 'epoch')}")
     elif results.get("stopped_because") == "interrupted":
-        found.append(f"INTERRUPTED after {plural(results.get('epochs'), 'epoch')}: nothing was scored")
+        found.append(f"INTERRUPTED after {plural(results['epochs'], 'epoch')}: nothing was scored")
     return [notice for notice in dict.fromkeys(found) if notice]
 
 

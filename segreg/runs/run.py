@@ -113,7 +113,7 @@ def resume_run(
             registry = load_registry()
         resolved = with_absolute_paths(resolve_begun(written, registry))
         resolved = dataclasses.replace(resolved, source=previous.get("recipe", resolved.source))
-        with Assembly.of(resolved, progress, continued=state and state.objective) as assembly:
+        with Assembly.of(resolved, progress, continued=state.objective if state else None) as assembly:
             if split != assembly.ids_by_split():
                 raise SegregError(
                     f"the data of {resolved.dataset.part.name} is split otherwise than when {directory.path} began",
