@@ -183,8 +183,7 @@ def page(directory: RunDirectory, recipe: Resolved | None) -> str:
         max_rows=_MAX_ROWS,
         max_ends=_MAX_ENDS,
         evaluations=[_evaluation(Scored.of(folder, folder / "metrics.json", read_evaluation)) for folder in folders],
-        weights_epochs={file.stem: read_notes(file).get("epoch") for file in (directory.best, directory.last)
-                        if file.is_file()},
+        weights_epochs={file.stem: _epoch_of(file) for file in (directory.best, directory.last)},
         curves=directory.curves if directory.curves.is_file() else None,
         history=_history(epochs, scored.results.get("best_epoch")),
         recipe=None if recipe is None else Markup("").join(_recipe_lines(recipe)),
@@ -233,6 +232,14 @@ def _notices(
     elif results.get("stopped_because") == "interrupted":
         found.append(f"INTERRUPTED after {plural(results['epochs'], 'epoch')}: nothing was scored")
     return [notice for notice in dict.fromkeys(found) if notice]
+
+
+def _epoch_of(weights: Path) -> str:
+    """Return the epoch of a weights file; empty where it can't be read, which is no reason not to report."""
+    try:
+        return read_notes(weights).get("epoch", "")
+    except SegregError:
+        return ""
 
 
 def _started(directory: RunDirectory) -> str:

@@ -387,13 +387,12 @@ def _check_libraries_and_folder(run: Run, request: Request) -> None:
     """Refuse a library that can't score such classes, and another run's folder, before anything is computed."""
     for library in request.libraries:
         scores_of_library(library, run.task, np.zeros((1, run.task.channels, 4), np.int64))
-    if request.out:
-        refuse_to_write(request.out, "--out")
-        if (request.out / "resolved.yaml").exists():
-            raise SegregError(
-                f"{request.out} is a run's own folder, whose scores would be replaced",
-                hint="name another folder with --out",
-            )
+    refuse_to_write(request.out or run.directory.path, "--out")
+    if request.out and (request.out / "resolved.yaml").exists():
+        raise SegregError(
+            f"{request.out} is a run's own folder, whose scores would be replaced",
+            hint="name another folder with --out",
+        )
 
 
 def _folder_name(scored: str, request: Request) -> str:
@@ -428,11 +427,8 @@ def _own_folder(folder: Path, data_key: str) -> Path:
         before = read_evaluation(folder / "metrics.json").get("data_key")
     except SegregError:  # none, or a damaged one
         return folder
-    return (
-        folder
-        if not before or not data_key or before == data_key
-        else folder.with_name(f"{folder.name}_{data_key[:8]}")
-    )
+    other = before and data_key and before != data_key
+    return folder.with_name(f"{folder.name}_{data_key[:8]}") if other else folder
 
 
 def _digest(text: str) -> str:

@@ -364,6 +364,14 @@ def test_a_library_that_can_not_score_such_classes_says_so_before_anything_is_sc
     run.predictor.assert_not_called()
 
 
+def test_scores_of_a_run_in_the_hubs_cache_need_another_place(monkeypatch):
+    monkeypatch.setattr("segreg.runtime.hub.in_cache", lambda folder: "hf://a/b" if "cached" in str(folder) else "")
+    run = mock.Mock(task=Task(("a",), "binary"), directory=mock.Mock(path=Path("cached")))
+    with pytest.raises(SegregError, match="hf://a/b is in the hub's cache(.|\n)*--out"):
+        rescore(run, Request(), Quiet())
+    run.predictor.assert_not_called()
+
+
 def test_however_many_overrides_there_are_a_folder_can_be_named_by_them():
     name = _folder_name("test", Request(overrides=["evaluate.metrics=[" + "iou, " * 90 + "dice]"]))
     assert (name[:29], len(name)) == ("test_evaluate.metrics-iou-iou", 197)

@@ -377,6 +377,8 @@ def test_an_evaluation_of_a_run_is_in_its_report_when_that_is_written_again(fini
     assert segreg("report", run).status == 0
     (article,) = Page((run / "report.html").read_text(encoding="utf-8")).all("article")
     assert f"of the best epoch at that time, {notes['epoch']}, which is 9 by now" in article
+    (run / "best.safetensors").write_bytes(b"damaged")
+    assert segreg("report", run).status == 0
 
 
 # what must not be overlooked
