@@ -367,7 +367,7 @@ def test_a_library_that_can_not_score_such_classes_says_so_before_anything_is_sc
 def test_scores_of_a_run_in_the_hubs_cache_need_another_place(monkeypatch):
     monkeypatch.setattr("segreg.runtime.hub.in_cache", lambda folder: "hf://a/b" if "cached" in str(folder) else "")
     run = mock.Mock(task=Task(("a",), "binary"), directory=mock.Mock(path=Path("cached")))
-    with pytest.raises(SegregError, match="hf://a/b is in the hub's cache(.|\n)*--out"):
+    with pytest.raises(SegregError, match=r"hf://a/b is in the hub's cache(.|\n)*--out"):
         rescore(run, Request(), Quiet())
     run.predictor.assert_not_called()
 

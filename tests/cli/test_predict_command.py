@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -224,8 +225,9 @@ def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_cla
     printed = segreg(*arguments, "--tile", "24x32", "--overlap", "0.5", "--scales", "0.8,1", "--flips", "mirror")
     assert printed.status == 0
     summary = json.loads(printed.out)
+    weights = hashlib.sha256(of_classes.directory.best.read_bytes()).hexdigest()
     assert summary["settings"] == {
-        "runs": [str(of_classes.directory.path)], "classes": ["ground", "disc", "ring"], "mode": "multiclass",
+        "runs": [str(of_classes.directory.path)], "weights_sha256": [weights], "classes": ["ground", "disc", "ring"], "mode": "multiclass",
         "threshold": None, "tile": [24, 32], "overlap": 0.5, "scales": [0.8, 1.0], "flips": "mirror",
         "masks": None, "min_area": None, "fill_holes": None, "values": None, "bands": None,
     }  # fmt: skip

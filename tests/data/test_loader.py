@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import os
 import pickle
+import re
 import threading
 import time
 
@@ -16,7 +17,7 @@ import albumentations as A
 
 from segreg.config.sections import Input
 from segreg.data.augment import Augmentation
-from segreg.data.loader import BatchLoader, fitting_workers
+from segreg.data.loader import BatchLoader, fitting_workers, worker_died
 from segreg.data.native import prepare
 from segreg.errors import SegregError
 from segreg.runtime import distributed
@@ -293,16 +294,18 @@ class TestRefusals:
             )
 
         monkeypatch.setattr(torch.Tensor, "share_memory_", full)
-        batches = BatchLoader(prepared, range(6), batch_size=3, workers=1)
-        with pytest.raises(
-            SegregError, match=r"^a batch of 0.0 MB finds no room .*left on device \(28\)\n.*--shm-size=8g"
-        ):
-            list(batches.epoch(0))
-        batches.close()
+        made = BatchLoader(prepared, range(6), batch_size=3)._make[0, ((0, 0), (1, 0))]  # as a worker does
+        assert isinstance(made, SegregError)
+        assert re.match(r"a batch of 0.0 MB finds no room .*left on device \(28\)\n.*--shm-size=8g", str(made))
 
     def test_no_samples(self, prepared):
         with pytest.raises(SegregError, match="no samples"):
             BatchLoader(prepared, [], batch_size=2)
+
+
+def test_an_error_in_a_worker_is_not_one_that_was_killed():
+    assert worker_died(RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed."))
+    assert not worker_died(RuntimeError("Caught RuntimeError in DataLoader worker process 0."))
 
 
 def waiting():

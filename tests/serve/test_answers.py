@@ -184,7 +184,7 @@ def test_an_image_that_a_network_refuses_is_the_clients_mistake():
 
     with serving(replace(one, model=Refuses(1).eval())) as asked:
         refused = asked.predict(encoded(drawn(30, 41)))
-        assert (refused.status, refused.error) == (422, "it takes images of 24x32 alone; export it again")
+        assert (refused.status, refused.error) == (422, "the image: it takes images of 24x32 alone; export it again")
         assert asked.predict(encoded(drawn(30, 40))).status == 200
 
 
