@@ -227,7 +227,8 @@ def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_cla
     summary = json.loads(printed.out)
     weights = hashlib.sha256(of_classes.directory.best.read_bytes()).hexdigest()
     assert summary["settings"] == {
-        "runs": [str(of_classes.directory.path)], "weights_sha256": [weights], "classes": ["ground", "disc", "ring"], "mode": "multiclass",
+        "runs": [str(of_classes.directory.path)], "weights_sha256": [weights],
+        "classes": ["ground", "disc", "ring"], "mode": "multiclass",
         "threshold": None, "tile": [24, 32], "overlap": 0.5, "scales": [0.8, 1.0], "flips": "mirror",
         "masks": None, "min_area": None, "fill_holes": None, "values": None, "bands": None,
     }  # fmt: skip
