@@ -111,7 +111,8 @@ def predict_files(
         refuse_without_probabilities(predictors)
     for predictor in predictors:
         check_tile(predictor.model, config, predictor.name)
-    _refuse_to_replace_inputs(images, outputs)
+    file = outputs.folder / SUMMARY
+    _refuse_to_replace(images, outputs, predicted=file.is_file())
     if outputs.cleaning and (raster := next((image.file for image in images if image.raster), None)):
         raise SegregError(
             f"{raster}: the mask of a georeferenced raster is written row by row, and its regions can't be cleaned",
@@ -120,8 +121,6 @@ def predict_files(
     summary = Summary(_settings(predictors, outputs, config, common))
     if outputs.truths is not None:
         summary.without_mask = [image for image in images if image.name not in outputs.truths.files]
-    file = outputs.folder / SUMMARY
-    _refuse_to_replace_others(images, outputs, file)
     if existing == "skip":
         summary.began = _began(file, summary.settings)
         if summary.began is not None:
@@ -308,30 +307,22 @@ def _began(file: Path, settings: Mapping[str, Any]) -> int | None:
     return began if isinstance(began, int) else None
 
 
-def _refuse_to_replace_inputs(images: Sequence[ImageFile], outputs: Outputs) -> None:
+def _refuse_to_replace(images: Sequence[ImageFile], outputs: Outputs, *, predicted: bool) -> None:
+    """Refuse to replace what is read, and where nothing was predicted before, anything at all, such as true masks."""
     read = dict.fromkeys((os.path.realpath(image.file) for image in images), "an image")
     true_masks = outputs.truths.files.values() if outputs.truths else ()
     read |= {os.path.realpath(mask): "a true mask" for mask in true_masks}
-    for image in images:
-        for file in _files(outputs, image).values():
-            if what := read.get(os.path.realpath(file)):
-                raise SegregError(
-                    f"{file} is {what} that is read, and would be replaced by its prediction",
-                    hint="predict into another folder",
-                )
-
-
-def _refuse_to_replace_others(images: Sequence[ImageFile], outputs: Outputs, summary: Path) -> None:
-    """Refuse to replace files that are no predictions, such as the true masks of a data set."""
-    if summary.is_file():
-        return
-    for image in images:
-        for file in _files(outputs, image).values():
-            if file.is_file():
-                raise SegregError(
-                    f"{file} is there, and no prediction: {outputs.folder} has no {SUMMARY}",
-                    hint="predict into another folder",
-                )
+    for file in itertools.chain.from_iterable(_files(outputs, image).values() for image in images):
+        if what := read.get(os.path.realpath(file)):
+            raise SegregError(
+                f"{file} is {what} that is read, and would be replaced by its prediction",
+                hint="predict into another folder",
+            )
+        if not predicted and file.is_file():
+            raise SegregError(
+                f"{file} is there, and no prediction: {outputs.folder} has no {SUMMARY}",
+                hint="predict into another folder",
+            )
 
 
 def _reason(error: BaseException) -> str:

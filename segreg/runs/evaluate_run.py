@@ -101,8 +101,8 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         SegregError: there are no weights; the samples are gone or have other classes; there is no threshold; the
             folder is a run's own.
     """
-    _check_words(request)
-    _check_libraries_and_folder(run, request)
+    _check_words(run, request)
+    _check_folder(run, request.out)
     trained = run.recipe
     run = _overridden(run, request)
     recipe = _as_asked(run.recipe, request)
@@ -203,8 +203,8 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     return evaluation, out
 
 
-def _check_words(request: Request) -> None:
-    """Refuse a split, a resolution or a library that does not exist.
+def _check_words(run: Run, request: Request) -> None:
+    """Refuse a split, a resolution or a library that does not exist, or a library that can't score such classes.
 
     Raises:
         SegregError: there is one.
@@ -218,6 +218,8 @@ def _check_words(request: Request) -> None:
         if word is not None and word not in known:
             hint = did_you_mean(word, known) or f"it can be {listed(known, last='or')}"
             raise SegregError(f'there is no {what} "{word}"', hint=hint)
+    for library in request.libraries:
+        scores_of_library(library, run.task, np.zeros((1, run.task.channels, 4), np.int64))
 
 
 def _check_takes_threshold(run: Run, predictor: Predictor) -> None:
@@ -383,15 +385,12 @@ def _empty(owner: str, split: str, splits: Mapping[str, Sequence[Any]]) -> Segre
     return SegregError(f"{owner} has no samples in {split}; there are {there}")
 
 
-def _check_libraries_and_folder(run: Run, request: Request) -> None:
-    """Refuse a library that can't score such classes, and another run's folder, before anything is computed."""
-    for library in request.libraries:
-        scores_of_library(library, run.task, np.zeros((1, run.task.channels, 4), np.int64))
-    refuse_to_write(request.out or run.directory.path, "--out")
-    if request.out and (request.out / "resolved.yaml").exists():
+def _check_folder(run: Run, out: Path | None) -> None:
+    """Refuse the hub's cache and a run's own folder, before anything is computed."""
+    refuse_to_write(out or run.directory.path, "--out")
+    if out and (out / "resolved.yaml").exists():
         raise SegregError(
-            f"{request.out} is a run's own folder, whose scores would be replaced",
-            hint="name another folder with --out",
+            f"{out} is a run's own folder, whose scores would be replaced", hint="name another folder with --out"
         )
 
 
@@ -417,8 +416,10 @@ def _folder_name(scored: str, request: Request) -> str:
 def _data_key(data: Resolved, fingerprint: str) -> str:
     """Return what tells data sets apart: the recipe's file and what it names, or of others the content of the files."""
     file = Path(data.source)
-    named = f"{file.absolute()}\n{json.dumps(with_absolute_paths(data).dataset.plain(), sort_keys=True, default=str)}"
-    return _digest(named if file.is_file() else fingerprint)
+    if not file.is_file():
+        return _digest(fingerprint)
+    settings = json.dumps(with_absolute_paths(data).dataset.plain(), sort_keys=True, default=str)
+    return _digest(f"{file.absolute()}\n{settings}")
 
 
 def _own_folder(folder: Path, data_key: str) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.errors import SegregError, plural
+from segreg.errors import SegregError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,7 +151,7 @@ def _check_tiff(file: Path, channel: Channel | None) -> bool:
         )
     if samples > 1 and channel is None and int(page.photometric) in (0, 1) and not any(map(int, extra)):
         raise SegregError(
-            f"{file}: has {plural(samples, 'band')}, and a mask has one",
+            f"{file}: has {samples} bands, and a mask has one",
             hint=f"set mask_channel to the band that has the values, 0 to {samples - 1}",
         )
     return kind == 3

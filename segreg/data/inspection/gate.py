@@ -176,6 +176,9 @@ def judge(task: Task, splits: Mapping[SplitName, SplitPixels], objects: Objects 
     return Verdict(task, splits, objects, in_order(findings), void)
 
 
+_PERFECT = "a network that gives one answer everywhere would score as perfect"
+
+
 def _without_anything(task: Task, splits: Mapping[SplitName, SplitPixels], objects: Objects | None) -> list[Finding]:
     """Return splits without a pixel that counts, without foreground or background: errors of what training needs."""
     findings = []
@@ -195,14 +198,14 @@ def _without_anything(task: Task, splits: Mapping[SplitName, SplitPixels], objec
                 "error", "no-foreground",
                 f"the masks of train show nothing but {listed(shown)}{about}" if shown
                 else f"no mask of train shows {listed(task.classes)}{about}",
-                "a network that gives one answer everywhere would score as perfect",
+                _PERFECT,
                 _way_out(task, objects, ignored=bool(each.ignored)),
             ))  # fmt: skip
         elif split == "train" and task.mode == "binary" and not each.pixels[0]:
             findings.append(Finding(
                 "error", "no-background",
                 f"the masks of train show nothing but {listed(shown)}{about}",
-                "a network that gives one answer everywhere would score as perfect",
+                _PERFECT,
                 "what is ignored may be the background: see why it is, such as by a GeoTIFF's nodata value of 0, which "
                 "`gdal_edit.py -unsetnodata` takes away" if each.ignored else _way_out(task, objects, ignored=False),
             ))  # fmt: skip
