@@ -107,7 +107,7 @@ def test_killed_at_random_moments_and_gone_on_with_it_ends_with_the_same_weights
     path = wait_for(lambda: started_run(runs) or not process.is_alive())
     kills = 0
     for _ in range(3):
-        time.sleep(draw.uniform(0.0, 0.3))
+        time.sleep(draw.uniform(0.0, 0.15))  # a quick machine needs little longer for the rest
         kills += process.is_alive()
         process.kill()
         process.join()
@@ -117,7 +117,7 @@ def test_killed_at_random_moments_and_gone_on_with_it_ends_with_the_same_weights
         wait_for(lambda known=known, process=process: "device  " in log.read_text()[known:] or not process.is_alive())
     process.join()
     assert process.exitcode == 0, log.read_text()
-    assert kills  # a machine may be so quick that the others came too late
+    assert kills >= 2
     assert_as_if_never_stopped(segreg.load_run(path), finished)
     assert {file.name for file in path.iterdir()} == tiny_runs.LEAVES - tiny_runs.DRAWN
     before = json.loads((path / "environment.json").read_text())["previous"]
