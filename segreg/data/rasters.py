@@ -76,6 +76,7 @@ class Raster:
         transform: affine, from (column, row) to the system's coordinates.
         gcps: ground control points and their reference system, which some files have in place of a transform.
         rpcs: rational polynomial coefficients, likewise; None where there are none.
+        nodata: each band's value of pixels without data; None where it has none.
     """
 
     def __init__(self, path: Path, bands: Sequence[int | str] | None = None, *, of_classes: bool = False) -> None:
@@ -108,7 +109,7 @@ class Raster:
             self._alpha = next((index for index in alpha if index not in self.indices), None)
             self._strict = bands is None
             kinds = {np.dtype(file.dtypes[index - 1]) for index in self.indices}
-            self._nodata = [file.nodatavals[index - 1] for index in self.indices]
+            self.nodata = tuple(file.nodatavals[index - 1] for index in self.indices)
             flags = {str(flag.name) for index in self.indices for flag in file.mask_flag_enums[index - 1]}
             self._has_mask = flags == {"per_dataset"}
             self.shape: tuple[int, int, int] = (file.height, file.width, len(self.indices))
@@ -125,7 +126,7 @@ class Raster:
 
     @property
     def _has_nodata(self) -> bool:
-        return any(one is not None for one in self._nodata)
+        return any(one is not None for one in self.nodata)
 
     @property
     def size(self) -> int:
@@ -163,7 +164,7 @@ class Raster:
         if self._has_nodata:
             with np.errstate(over="ignore"):  # the least float64 is minus infinity in float32, as GDAL reads it
                 nothing = [np.nan if one is None else one if self.dtype.kind in "iu" else self.dtype.type(one)
-                           for one in self._nodata]  # fmt: skip
+                           for one in self.nodata]  # fmt: skip
             valid[inside] &= ~self._lacks.reduce([band == one for band, one in zip(bands, nothing, strict=True)])
         if alpha is not None:
             valid[inside] &= alpha > 0

@@ -37,6 +37,8 @@ from segreg.runtime.progress import Advance, Progress
 
 SUMMARY = "prediction.json"
 """What was predicted with which settings, beside the folders of outputs."""
+_CLOCKS = 3_000_000_000
+"""Nanoseconds by which times of one folder may be off: archives keep every second one."""
 _AHEAD = 2
 """Images that are read ahead, and that wait to be written: large ones take memory."""
 
@@ -49,6 +51,7 @@ class Summary:
         settings: all that decides what is predicted.
         began: when the first prediction with these settings began, by the clock of the file system it writes to;
             None: not known.
+        first_began: when the first prediction of all began; files that are older are not segreg's. None: not known.
         predicted: images that were predicted, with their files.
         skipped: images whose files were there.
         failed: images that could not be predicted, and why.
@@ -57,6 +60,7 @@ class Summary:
 
     settings: Mapping[str, Any]
     began: int | None = None
+    first_began: int | None = None
     predicted: list[tuple[ImageFile, Mapping[str, Path]]] = field(default_factory=list)
     skipped: list[ImageFile] = field(default_factory=list)
     failed: list[tuple[ImageFile, str]] = field(default_factory=list)
@@ -67,6 +71,7 @@ class Summary:
         return {
             "settings": dict(self.settings),
             "began": self.began,
+            "first_began": self.first_began,
             "predicted": [
                 {"image": str(image.file), **{kind: str(file) for kind, file in files.items()}}
                 for image, files in self.predicted
@@ -112,17 +117,18 @@ def predict_files(
     for predictor in predictors:
         check_tile(predictor.model, config, predictor.name)
     file = outputs.folder / SUMMARY
-    _refuse_to_replace(images, outputs, predicted=file.is_file())
+    before = _read(file)
+    _refuse_to_replace(images, outputs, before)
     if outputs.cleaning and (raster := next((image.file for image in images if image.raster), None)):
         raise SegregError(
             f"{raster}: the mask of a georeferenced raster is written row by row, and its regions can't be cleaned",
             hint="leave out --min-area and --fill-holes",
         )
-    summary = Summary(_settings(predictors, outputs, config, common))
+    summary = Summary(_settings(predictors, outputs, config, common), first_began=_first_began(before))
     if outputs.truths is not None:
         summary.without_mask = [image for image in images if image.name not in outputs.truths.files]
     if existing == "skip":
-        summary.began = _began(file, summary.settings)
+        summary.began = _began(before, summary.settings, outputs.folder)
         if summary.began is not None:
             summary.skipped = [image for image in images if _is_there(_files(outputs, image), summary.began)]
     there = {image.name for image in summary.skipped}
@@ -131,9 +137,10 @@ def predict_files(
         outputs.folder.mkdir(parents=True, exist_ok=True)
         write_json(file, summary.plain())
         began = file.stat().st_mtime_ns
-        if summary.began is None:
-            summary.began = began
-            write_json(file, summary.plain())
+        summary.began = began if summary.began is None else summary.began
+        if before is None:
+            summary.first_began = began
+        write_json(file, summary.plain())
     except OSError as error:
         raise SegregError(f"{outputs.folder}: can't be written to ({error.strerror})") from None
     with progress.watch("predicting", len(todo), "images") as advance:
@@ -283,44 +290,65 @@ def _is_there(files: Mapping[str, Path], began: int) -> bool:
     return all(file.is_file() and file.stat().st_mtime_ns >= began for file in files.values())
 
 
-def _began(file: Path, settings: Mapping[str, Any]) -> int | None:
+def _read(file: Path) -> Mapping[str, Any] | None:
+    """Return what an earlier prediction wrote, an empty mapping if it can't be read; None: there was none."""
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def _began(before: Mapping[str, Any] | None, settings: Mapping[str, Any], folder: Path) -> int | None:
     """Return when the first prediction with these settings began; None: none did, or it is not known.
 
     Raises:
         SegregError: the folder was predicted into with other settings, which would be mixed.
     """
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        before, began = summary["settings"], summary.get("began", 0)  # segreg 0.1 wrote neither this nor digests
-        before.setdefault("weights_sha256", settings["weights_sha256"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    earlier = before.get("settings") if before else None
+    if before is None or not isinstance(earlier, dict):
         return None
+    began = before.get("began", 0)  # segreg 0.1 wrote neither this nor digests
+    earlier = {"weights_sha256": settings["weights_sha256"], **earlier}
     settings = json.loads(json.dumps(settings))
-    if differ := [name for name in settings if before.get(name) != settings[name]]:
+    if differ := [name for name in settings if earlier.get(name) != settings[name]]:
         changes = "; ".join(
-            f"{name} was {json.dumps(before.get(name))}, now {json.dumps(settings[name])}" for name in differ
+            f"{name} was {json.dumps(earlier.get(name))}, now {json.dumps(settings[name])}" for name in differ
         )
         raise SegregError(
-            f"{file.parent} holds predictions with other settings: {changes}",
+            f"{folder} holds predictions with other settings: {changes}",
             hint="predict into another folder, or without --skip-existing, which replaces what is there",
         )
     return began if isinstance(began, int) else None
 
 
-def _refuse_to_replace(images: Sequence[ImageFile], outputs: Outputs, *, predicted: bool) -> None:
-    """Refuse to replace what is read, and where nothing was predicted before, anything at all, such as true masks."""
+def _first_began(before: Mapping[str, Any] | None) -> int | None:
+    first = before.get("first_began", before.get("began")) if before else None
+    return first if isinstance(first, int) else None
+
+
+def _refuse_to_replace(images: Sequence[ImageFile], outputs: Outputs, before: Mapping[str, Any] | None) -> None:
+    """Refuse to replace what is read, and any file from before the first prediction, such as a true mask."""
     read = dict.fromkeys((os.path.realpath(image.file) for image in images), "an image")
     true_masks = outputs.truths.files.values() if outputs.truths else ()
     read |= {os.path.realpath(mask): "a true mask" for mask in true_masks}
+    first = _first_began(before)
     for file in itertools.chain.from_iterable(_files(outputs, image).values() for image in images):
         if what := read.get(os.path.realpath(file)):
             raise SegregError(
                 f"{file} is {what} that is read, and would be replaced by its prediction",
                 hint="predict into another folder",
             )
-        if not predicted and file.is_file():
+        if before is None and file.is_file():
             raise SegregError(
                 f"{file} is there, and no prediction: {outputs.folder} has no {SUMMARY}",
+                hint="predict into another folder",
+            )
+        if first is not None and file.is_file() and file.stat().st_mtime_ns < first - _CLOCKS:
+            raise SegregError(
+                f"{file} is older than the first prediction into {outputs.folder}, so it is none",
                 hint="predict into another folder",
             )
 

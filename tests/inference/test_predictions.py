@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -255,6 +256,36 @@ def test_masks_that_segreg_did_not_write_are_never_replaced(existing):
     )
     assert Path("out/masks/1.png").read_bytes() == b"the truth"
     assert not Path("out/prediction.json").exists()
+
+
+@pytest.mark.parametrize("existing", ["skip", "replace"])
+def test_masks_that_are_older_than_the_first_prediction_are_never_replaced(existing):
+    named = images(2)
+    Path("out/masks").mkdir(parents=True)
+    Path("out/masks/1.png").write_bytes(b"the truth")
+    os.utime("out/masks/1.png", (1e9, 1e9))
+    run(named[:1])
+    run(named[:1], threshold=0.2)  # "began" is later now
+    run(named[:1], threshold=0.2)
+    with pytest.raises(SegregError) as refused:
+        run(named, threshold=0.2, existing=existing)
+    assert str(refused.value) == (
+        "out/masks/1.png is older than the first prediction into out, so it is none\n  predict into another folder"
+    )
+    assert Path("out/masks/1.png").read_bytes() == b"the truth"
+
+
+def test_predictions_of_all_settings_may_be_replaced():
+    named = images(2)
+    run(named)
+    for file in Path("out/masks").iterdir():
+        os.utime(file, ns=(began(), began()))
+    first = began()
+    run(named[:1], threshold=0.2)
+    assert began() > first
+    summary = run(named)
+    assert len(summary.predicted) == 2
+    assert summary.first_began == first
 
 
 def test_a_threshold_that_takes_no_part_is_refused():

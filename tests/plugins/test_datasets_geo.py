@@ -173,6 +173,36 @@ def test_nodata_of_the_mask_is_ignored(tmp_path, scene):
     assert np.array_equal(whole(dataset)[1], np.where(mask == -99, 255, mask))
 
 
+@pytest.mark.parametrize(
+    ("nodata", "settings", "name"),
+    [
+        (0, {"classes": ["x", "y", "z"]}, "x"),
+        (2, {"values": {"x": 0, "y": 1, "z": "2-9"}}, "z"),
+        (0, {"values": {"background": 0, "y": [1, 2]}, "classes": ["y"]}, "background"),
+        (1, {"values": {"background": 0, "y": [1, 2]}, "classes": ["y"]}, "y"),
+        (0, {"foreground": "nonzero"}, "background"),
+    ],
+)
+def test_nodata_of_the_mask_that_is_a_class_is_refused(tmp_path, scene, nodata, settings, name):
+    file = raster(tmp_path / "m.tif", scene["pixels"], nodata=nodata)
+    given = {"images": scene["images"], "masks": file, **settings}
+    words = [f'its nodata value {nodata} is that of "{name}"', f"gdal_edit.py -unsetnodata {file}", "in values"]
+    refusal(lambda: geo_raster(**given), file, *words)
+    with rasterio.open(file, "r+") as opened:
+        opened.nodata = 9
+    if "values" not in settings:
+        assert set(np.unique(whole(geo_raster(**given))[1])) <= {0, 1, 2}
+
+
+def test_nodata_that_is_no_class_is_fine(tmp_path, scene):
+    file = raster(tmp_path / "m.tif", scene["pixels"], nodata=0)
+    labels = whole(geo_raster(images=scene["images"], masks=file, values={"y": 1, "z": 2}))[1]
+    assert np.array_equal(labels, np.array([255, 0, 1])[scene["pixels"]])
+    halves = raster(tmp_path / "halves.tif", np.where(scene["pixels"], 1, 255).astype(np.uint8), nodata=255)
+    labels = whole(geo_raster(images=scene["images"], masks=halves))[1]
+    assert set(np.unique(labels)) == {1, 255}
+
+
 def test_large_values_of_a_mask_keep_their_last_digits(tmp_path, scene):
     file = raster(tmp_path / "m.tif", scene["pixels"].astype(np.uint32) + 3_301_010_100)
     values = {name: 3_301_010_100 + number for number, name in enumerate("xyz")}

@@ -474,7 +474,10 @@ def test_a_run_reports_its_history_by_name(tmp_path, installed, asked, mlflow_st
     for name in rows[0]:
         if name != "epoch":
             reported = found[name.replace(".", "/", 1)]
-            assert reported == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows], name
+            shown = [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows]
+            # The time of the last checkpoint is added to the history when the epoch has been reported.
+            count = -1 if name.startswith("seconds") else None
+            assert reported[:count] == shown[:count], name
     assert found["final/test.dice.pooled"][0][1] == pytest.approx(finished.results["metrics"]["test"]["dice.pooled"])
     own = mlflow_store.get_run(json.loads((folder / "mlflow.json").read_text())["run_id"])
     assert own.data.params["encoder.name"] == "timm/test_resnet"

@@ -18,6 +18,8 @@ from segreg_plugins.datasets.mask_values import Values
 from segreg_plugins.datasets.pair_layout import find_pairs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -69,7 +71,7 @@ def geo_raster(
     problems: list[Problem] = []
     for scene in scenes:
         try:
-            _check_grid(scene, rules)
+            _check_mask(scene, rules)
         except SegregError as error:
             problems += error.problems
     if problems:
@@ -103,16 +105,17 @@ class _RasterLabels:
         return labels
 
 
-def _check_grid(scene: Scene, rules: MaskRules) -> None:
-    """Refuse a mask that has not the grid of its scene, or several bands.
+def _check_mask(scene: Scene, rules: MaskRules) -> None:
+    """Refuse a mask that has not the grid of its scene, or several bands, or a class that counts as no data.
 
     Raises:
-        SegregError: as said; the message names both files and the command that makes the grid the same.
+        SegregError: as said; the message names the files and the command that mends it.
     """
     from segreg.data.rasters import Raster
 
     with Raster(scene.mask) as mask:
         size, crs, transform, bands = mask.shape[:2], mask.crs, mask.transform, mask.shape[2]
+        nodata, dtype = mask.nodata, mask.dtype
     wanted = 3 if rules.table is not None and rules.table.colours else 1
     if bands != wanted:
         raise SegregError(
@@ -144,6 +147,32 @@ def _check_grid(scene: Scene, rules: MaskRules) -> None:
             hint=f"gdalwarp -r near {source}{target}-te {left!r} {bottom!r} {right!r} {top!r} "
             f"-ts {scene.size[1]} {scene.size[0]} {scene.mask} same_grid.tif",
         )
+
+    if (name := _class_of(nodata, dtype, scene, rules)) is not None:
+        shown = [f"{value:g}" for value in nodata if value is not None]
+        raise SegregError(
+            f'{scene.mask}: its nodata value {", ".join(shown)} is that of "{name}", whose pixels would all be ignored',
+            hint=f"if these pixels are {name}: gdal_edit.py -unsetnodata {scene.mask}; if they count for nothing, "
+            "name the classes and their values in values, without this one",
+        )
+
+
+def _class_of(nodata: Sequence[float | None], dtype: np.dtype[Any], scene: Scene, rules: MaskRules) -> str | None:
+    """Return the name of the class that the mask's nodata value stands for; None: of no class."""
+    import numpy as np
+
+    if any(value is None or not np.isfinite(value) for value in nodata):
+        return None
+    names = rules.task.classes if rules.task.mode == "multiclass" else ("background", *rules.task.classes)
+    if rules.table is None and rules.task.mode == "binary":  # where only a whole mask says what 255 is
+        return names[0] if nodata[0] == 0 else None
+    value = np.array(nodata).astype(dtype)
+    values = value[None, None] if rules.table is not None and rules.table.colours else value[None]
+    try:
+        label = int(rules.read(Sample(scene.name, scene.image, scene.mask), read=lambda _: values)[0, 0])
+    except SegregError:  # not listed
+        return None
+    return None if label == IGNORE_INDEX else names[label]
 
 
 def _crs_name(crs: Any) -> str:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.task import IGNORE_INDEX
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 NOTE = "wandb.json"
 """The file in a run's directory that names its W&B run."""
-MODES = ("online", "offline", "disabled", "shared")
+Mode = Literal["online", "offline", "disabled", "shared"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 _FORBIDDEN = r"/\#?%:"
 """What a project's name can't contain, by W&B's rules."""
 
@@ -94,12 +95,13 @@ def _own(run: Path) -> Any:
     return wandb.run if wandb.run is not None and wandb.run.id == identity else None
 
 
-def _mode() -> str | None:
-    mode = os.environ.get("WANDB_MODE", "").strip().lower()
-    if mode and mode not in MODES:
-        hint = did_you_mean(mode, MODES) or f"it can be {listed(MODES, last='or')}"
-        raise SegregError(f'WANDB_MODE is "{mode}", which is not a mode of W&B', hint=hint)
-    return mode or None
+def _mode() -> Mode | None:
+    asked = os.environ.get("WANDB_MODE", "").strip().lower()
+    mode = next((one for one in MODES if one == asked), None)
+    if asked and mode is None:
+        hint = did_you_mean(asked, MODES) or f"it can be {listed(MODES, last='or')}"
+        raise SegregError(f'WANDB_MODE is "{asked}", which is not a mode of W&B', hint=hint)
+    return mode
 
 
 def _project(run: Path) -> str:
