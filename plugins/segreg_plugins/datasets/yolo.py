@@ -192,7 +192,7 @@ def _settings(path: Path) -> _Settings:
     import yaml
 
     if path.is_dir():
-        found = sorted(file.name for file in path.glob("*.y*ml"))
+        found = sorted(file.name for file in path.glob("[!.]*.y*ml"))
         raise SegregError(f"data: {path} is a folder", hint=f"set data: {path / (found or ['data.yaml'])[0]}")
     if not path.is_file():
         raise SegregError(f"data: there is no file {path}", hint="\n".join(filter(None, (near(path), SOURCE))))
