@@ -21,7 +21,7 @@ from segreg.benchmark.tune import tune as loop
 from segreg.benchmark.tune.folder import TuneFolder, name_of
 from segreg.benchmark.tune.plan import TunePlan
 from segreg.benchmark.tune.record import record_of
-from segreg.benchmark.tune.space import Choices, Range, axes_of, axes_of_mapping, distribution
+from segreg.benchmark.tune.space import Choices, Range, axes_of, axes_of_mapping, distribution, distribution
 from segreg.benchmark.tune.study import SharedStudy
 from segreg.benchmark.tune.tune import TuneBudget, finish, open_tune, tune
 from segreg.config.recipe import read_recipe
@@ -266,6 +266,18 @@ def test_an_interrupted_trial_is_the_first_to_continue(plan, folder, pretended, 
     assert "done before: 1 of the trials\n" in printed
     assert "trial-0001: optimizer.lr=" in printed.partition("(continues)")[0]
     assert states(plan, folder) == ["completed"] * 3
+
+
+def test_a_trial_whose_process_was_killed_while_it_was_proposed_is_asked_again(plan, folder, pretended):
+    from optuna.trial import TrialState
+
+    shared = open_tune(plan, folder)
+    killed = shared.study.ask({"optimizer.lr": distribution(plan.axes[0])})
+    assert not tune(plan, folder, TuneBudget("trials", 2), Quiet())
+    assert states(plan, folder) == ["failed", "completed", "completed"]
+    assert shared.study.trials[0].state == TrialState.FAIL
+    assert shared[1].params["optimizer.lr"] == killed.params["optimizer.lr"]
+    assert set(shared[1].params) == {"optimizer.lr", "loss"}
 
 
 def test_a_trial_that_can_not_continue_is_asked_again(plan, folder, pretended):

@@ -153,7 +153,10 @@ def _next(plan: TunePlan, folder: TuneFolder, shared: SharedStudy, budget: TuneB
     """Take a trial that was left behind, or ask for a new one; None where the budget is used."""
     with folder.deciding():
         for trial in shared.running():
-            if lock := folder.claim(trial.number):
+            if any(axis.path not in trial.params for axis in plan.axes):
+                # Optuna writes one setting after the other, and only who holds this lock asks it.
+                shared.ask_again(trial.number, "its process ended before all settings were proposed")
+            elif lock := folder.claim(trial.number):
                 return _Claim(trial, lock, folder.run(trial.number).resolved.exists())
         begun = shared.begun()
         if budget.unit == "trials" and len(begun) >= budget.amount:
