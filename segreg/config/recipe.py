@@ -326,6 +326,11 @@ def _parse_override(override: str) -> tuple[KeyPath, Any]:
     except SegregError as error:
         problem = error.problems[0]
         raise SegregError(f'in "{override}", {problem.message}', hint=problem.hint, place=COMMAND_LINE) from None
+    rest = value_text[node.end_mark.index if node else 0 :].strip()
+    if rest.startswith("#"):
+        problem = f'in "{override}", "{rest}" is a comment by the rules of YAML'
+        hint = f"quotes within those of the shell make it part of the string: '{path_text}=\"...\"'"
+        raise SegregError(problem, hint=hint, place=COMMAND_LINE)
     value = None if node is None else reading.value(node)
     if reading.problems:
         raise SegregError(f'in "{override}", {reading.problems[0].message}', place=COMMAND_LINE)

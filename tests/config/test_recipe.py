@@ -289,6 +289,23 @@ def test_what_is_no_override_is_refused(override):
     )
 
 
+@pytest.mark.parametrize("value", ["/data/photos #1", "#ff0000", "20 # images", "'a' #b", "[a, b] #c"])
+def test_an_override_loses_nothing_as_a_comment(value):
+    with pytest.raises(SegregError) as reported:
+        Recipe({}).changed([f"dataset.root={value}"])
+    rest = value[value.index("#") :]
+    assert str(reported.value) == (
+        f'command line: in "dataset.root={value}", "{rest}" is a comment by the rules of YAML\n'
+        "  quotes within those of the shell make it part of the string: 'dataset.root=\"...\"'"
+    )
+
+
+def test_an_override_may_have_a_number_sign():
+    changed = Recipe({}).changed(["a=x#y", "b='/data/photos #1'", 'c="#ff0000"', "d=[x#y]"])
+    assert changed.values == {"a": "x#y", "b": "/data/photos #1", "c": "#ff0000", "d": ["x#y"]}
+    assert Recipe({}).changed({"f": "/data/photos #1"}).values == {"f": "/data/photos #1"}
+
+
 def test_a_number_of_too_many_digits_names_no_item():
     with pytest.raises(SegregError, match="is a list of 1; an item is named by its number"):
         Recipe({"loss": ["dice"]}).changed([f"loss.{'9' * 5000}=bce"])
