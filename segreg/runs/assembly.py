@@ -120,6 +120,12 @@ class Assembly:
         check_monitor(recipe.train.monitor, metrics, dataset.task)
         model, initial_weights = seeded_network(recipe, dataset.task, pretrained=continued is None)
         if recipe.train.sync_batch_norm and count() > 1:
+            if recipe.batch_augment and model.own_losses:
+                raise SegregError(
+                    "train.sync_batch_norm: mixed batches differ from process to process, and a decoder with losses of "
+                    "its own sees some of them twice, so that processes would wait for each other for ever",
+                    hint="leave out batch_augment or train.sync_batch_norm",
+                )
             synchronise_batch_norm(model, device)
         check_tile(model, InferenceConfig.of(recipe.evaluate, recipe.input), recipe.source)
         chosen = [index for indices in splits.values() for index in indices]

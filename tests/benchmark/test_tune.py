@@ -21,7 +21,7 @@ from segreg.benchmark.tune import tune as loop
 from segreg.benchmark.tune.folder import TuneFolder, name_of
 from segreg.benchmark.tune.plan import TunePlan
 from segreg.benchmark.tune.record import record_of
-from segreg.benchmark.tune.space import Choices, Range, axes_of, axes_of_mapping, distribution, distribution
+from segreg.benchmark.tune.space import Choices, Range, axes_of, axes_of_mapping, distribution
 from segreg.benchmark.tune.study import SharedStudy
 from segreg.benchmark.tune.tune import TuneBudget, finish, open_tune, tune
 from segreg.config.recipe import read_recipe

@@ -343,6 +343,14 @@ def test_a_device_is_each_processs_own(monkeypatch):
                 "  leave it out; each process then normalises with the statistics of its own share of the batch"
             ),
         ),
+        (
+            "train.sync_batch_norm=true batch_augment=mixup decoder=mask_transformer",
+            (
+                "train.sync_batch_norm: mixed batches differ from process to process, and a decoder with losses of its "
+                "own sees some of them twice, so that processes would wait for each other for ever\n"
+                "  leave out batch_augment or train.sync_batch_norm"
+            ),
+        ),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused(override, words, one, folder, monkeypatch):
