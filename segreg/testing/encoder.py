@@ -116,21 +116,21 @@ def layers_name_what_it_has(subject: Subject) -> None:
 
 def it_works_with_decoders(subject: Subject) -> None:
     """Networks of it and several of the installed decoders run, and train it."""
-    strides = tuple(subject.built(3).strides)
+    strides, size = tuple(subject.built(3).strides), networks.within(subject.built(3), (64, 64))
     tried_with = 0
     for part in _decoders():
         try:
             alone = inputs.Levels(*strides)
-            verify(Segmenter(alone, part.build(alone, **_defaults(part)), 2), (64, 64), 3)
+            verify(Segmenter(alone, part.build(alone, **_defaults(part)), 2), size, 3)
         except Exception:  # noqa: S112 - the decoder fails by itself: nothing is said of the encoder
             continue
         tried_with += 1
         encoder = subject.built(3)
         with doing(f"with the decoder {part.name}"):
             model = Segmenter(encoder, part.build(encoder, **_defaults(part)), 2)
-            verify(model, (64, 64), 3)
+            verify(model, size, 3)
             model.train()
-            model(inputs.image(size=(64, 64))).square().mean().backward()
+            model(inputs.image(size=size)).square().mean().backward()
         parameters = list(encoder.parameters())
         if parameters and all(p.grad is None for p in parameters):
             raise Broken(f"with the decoder {part.name} no gradient reaches it")
@@ -142,6 +142,7 @@ def _verify(encoder: Any, size: tuple[int, int], channels: int, *, words: str = 
     """Compare declared levels with those that an image gives."""
     with accepted(words):
         check_encoder(encoder)
+        size = networks.within(encoder, size)
         verify(Segmenter(encoder, inputs.Finest(encoder), 1), size, channels)
     with torch.no_grad():
         levels = encoder.eval()(inputs.image(channels=channels, size=networks.fitting(encoder, size)))

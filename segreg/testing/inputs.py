@@ -18,7 +18,7 @@ TASKS: Mapping[str, Task] = {
     "multilabel": Task(("cell", "wall"), "multilabel"),
 }
 """A task of each mode."""
-SIZES = ((64, 64), (65, 97), (96, 32))
+SIZES = ((64, 64), (65, 97), (224, 32))
 """Height and width of images: square, odd and tall."""
 
 

@@ -48,6 +48,7 @@ def one_image_can_be_trained_on(subject: Subject) -> None:
 
 def _verify(parts: tuple[Any, Any], channels: int, size: tuple[int, int]) -> None:
     encoder, decoder = parts
+    size = networks.within(encoder, size)
     for task in inputs.TASKS.values():
         try:
             model = Segmenter(encoder, decoder, task)

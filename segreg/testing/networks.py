@@ -41,6 +41,12 @@ def specimen(subject: Subject, *, images: int = 2) -> tuple[nn.Module, Any]:
     return decoder, [level.detach() for level in encoder(inputs.image(images=images, size=fitting(decoder, (64, 64))))]
 
 
+def within(network: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size of an image that the model can pad: this one, or less where `image_size` is less."""
+    most = getattr(network, "image_size", None) or size
+    return min(size[0], most[0]), min(size[1], most[1])
+
+
 def fitting(network: Any, size: tuple[int, int]) -> tuple[int, int]:
     """Return the size that the model pads such an image to: `image_size`, or the next multiple of `size_divisor`."""
     divisor = getattr(network, "size_divisor", 1)

@@ -48,6 +48,31 @@ class WrongStride(Fine):
         self.strides = [2, 8]
 
 
+class Stride14(Fine):
+    """Patches of 14 pixels: of 64 they are as many as of 16."""
+
+    def __init__(self, in_channels):
+        super().__init__(in_channels)
+        self.channels, self.strides = [4], [16]
+        self.first = nn.Conv2d(in_channels, 4, 14, stride=14)
+
+    def forward(self, image):
+        return [self.first(image)]
+
+
+class OfOneSize(Fine):
+    """What has a position for each of its pixels."""
+
+    image_size = (64, 32)
+
+    def __init__(self, in_channels):
+        super().__init__(in_channels)
+        self.position = nn.Parameter(torch.zeros(*self.image_size))
+
+    def forward(self, image):
+        return super().forward(image + self.position)
+
+
 class ForEvenSizesAlone(Fine):
     def forward(self, image):
         return super().forward(image.unflatten(-1, (-1, 2)).flatten(-2))
@@ -198,6 +223,14 @@ BROKEN = [
         ),
     ),
     (
+        Stride14,
+        "channels_and_strides_are_true",
+        (
+            "encoder Stride14, level 1 of 1, declares stride 16, but gives 16x2 for an image of 224x32, where about 14x2 "
+            "was expected"
+        ),
+    ),
+    (
         ForEvenSizesAlone,
         "channels_and_strides_are_true",
         (
@@ -277,6 +310,11 @@ def test_nothing_is_said_of_encoders_that_keep_to_the_contract(outcome):
             found = outcome(entry(network), check)
             assert found.status == "passed" or found.what in ("it offers no dilate", "it offers no normalization")
     assert outcome(entry(Dilated), "it_dilates").status == "passed"
+
+
+def test_an_encoder_of_one_size_gets_images_within_it(outcome):
+    for check in ("channels_and_strides_are_true", "any_number_of_channels_will_do", "it_works_with_decoders"):
+        assert outcome(entry(OfOneSize), check).status == "passed"
 
 
 def test_a_failure_says_what_why_and_where(outcome):
