@@ -41,6 +41,12 @@ def any_number_of_channels_will_do(subject: Subject) -> None:
         _verify(parts, channels, (64, 64))
 
 
+def what_trains_it_is_sound(subject: Subject) -> None:
+    """Further logits and losses of its own have their names, train all of it, and take ignored pixels and any task."""
+    for task in inputs.TASKS.values():
+        networks.is_trained_soundly(*subject.built(3), task, part="network")
+
+
 def one_image_can_be_trained_on(subject: Subject) -> None:
     """A batch of one small image can be trained on."""
     networks.trains_on_one_image(*subject.built(3))
@@ -64,6 +70,7 @@ RULES = (
     Rule(it_can_be_built, "a recipe that names it gets its encoder and its decoder"),
     Rule(levels_and_logits_are_true, "what was declared decides how images are padded and logits are resized"),
     Rule(any_number_of_channels_will_do, "input.channels may be anything: grey, infrared, many bands"),
+    Rule(what_trains_it_is_sound, "the recipe's losses score further logits, and its own losses take their place"),
     Rule(one_image_can_be_trained_on, "the last batch of an epoch may be one image"),
     networks.GRADIENTS,
     *networks.RULES,

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from operator import is_
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from segreg.errors import listed
 from segreg.models.segmenter import Segmenter
+from segreg.task import IGNORE_INDEX, Task
 from segreg.testing import inputs
 from segreg.testing.check import Rule
 from segreg.testing.subject import COPIES, Broken, NotChecked, Subject, doing
@@ -80,6 +81,8 @@ def difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
 def gradients_reach_every_parameter(subject: Subject) -> None:
     """Some output depends on each weight."""
     network, given = specimen(subject)
+    if isinstance(network, Segmenter) and (network.further or network.own_losses):
+        raise NotChecked("it has further logits or losses of its own, see what_trains_it_is_sound")
     no_weight_is_left_out(network.train(), maps(network, given))
 
 
@@ -101,6 +104,27 @@ def no_weight_is_left_out(network: nn.Module, outputs: Sequence[Tensor], *, word
         raise Broken(f"nothing that it gives depends on {listed(unreached)}{words}")
     if wild := [name for name, p in names.items() if p.grad is not None and not p.grad.isfinite().all()]:
         raise Broken(f"the gradient of {listed(wild)} is not finite{words}")
+
+
+def is_trained_soundly(encoder: Any, decoder: Any, task: Task, *, part: Literal["decoder", "network"]) -> None:
+    """Train with further logits and losses of the decoder's own: they are finite, and reach each weight of the part.
+
+    Raises:
+        Broken: they don't, or a loss is no scalar.
+        NotChecked: it offers neither.
+    """
+    with doing(f"trained for a {task.mode} task"):
+        model = Segmenter(encoder, decoder, task).train()
+        if not (model.further or model.own_losses):
+            raise NotChecked("it offers neither further logits nor losses of its own")
+        size = fitting(model.encoder, fitting(model, (64, 64)))
+        image, target = inputs.image(size=size), inputs.truth(task, images=2, size=size, ignored=True)
+        whole = model if part == "network" else nn.ModuleList([decoder, model.head])
+        for given in (target, torch.full_like(target, IGNORE_INDEX)):
+            maps, terms = model.supervised(image, given)
+            if wrong := [n for n, t in terms.items() if t.shape or t.dtype != torch.float32 or not t.isfinite()]:
+                raise Broken(f"its loss {listed(wrong)} is not a finite float32 scalar, for a {task.mode} task")
+            no_weight_is_left_out(whole, [*maps.values(), *terms.values()], words=f", for a {task.mode} task")
 
 
 def evaluation_repeats(subject: Subject) -> None:

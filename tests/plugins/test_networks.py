@@ -196,6 +196,27 @@ def test_the_hubs_weights_give_transformers_logits(member, library, hub, tmp_pat
 
 
 @pytest.mark.usefixtures("small")
+def test_mask2formers_published_files_lack_a_layer_that_nothing_uses(library, hub, tmp_path):
+    theirs = theirs_of(library, "mask2former_swin_tiny", 21)
+    theirs.save_pretrained(tmp_path / "saved")
+    file = tmp_path / "saved/model.safetensors"
+    state = load_file(file)
+    published = {
+        name.replace("encoder.swin.", "encoder."): value
+        for name, value in state.items()
+        if "encoder.swin.layernorm." not in name and "encoder.layernorm." not in name
+    }
+    assert len(published) == len(state) - 2
+    save_file(published, file, metadata={"format": "pt"})
+    hub.commit_folder("facebook/mask2former-swin-tiny-ade-semantic", tmp_path / "saved")
+    model = Segmenter(*network("hf/mask2former_swin_tiny", weights="ade20k"), TWENTY_ONE).eval()
+    with torch.no_grad():
+        wanted = F.interpolate(logits_of(theirs(image())), size=(65, 97), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(model(image()), wanted, rtol=0, atol=1e-5)
+    assert not [name for name, _ in model.named_parameters() if "swin.layernorm" in name]
+
+
+@pytest.mark.usefixtures("small")
 def test_weights_of_the_encoder_alone_are_said_to_be_so(library, hub, tmp_path):
     theirs = theirs_of(library, "segformer_b0", 5)
     theirs.segformer.save_pretrained(tmp_path / "saved")

@@ -26,8 +26,8 @@ from segreg_plugins.pretrained import Fallback, HubFile, loading, obtain, read
 
 _LAST = ("decode_head.classifier.weight", "class_predictor.weight")
 """The last layers, which have an output for each class, and those of queries one more for none."""
-_UNUSED = ("criterion.", "attn_mask_probs")
-"""What EoMT's files may have for training, of which nothing is used here."""
+_UNUSED = re.compile(r"^criterion\.|^attn_mask_probs|\.swin\.layernorm\.")
+"""What files may lack, as nothing here uses it: EoMT's training, and what comes after the last level of Mask2Former."""
 _SIZE = (256, 256)
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -138,7 +138,7 @@ def build(
             network, found = loading(
                 path, lambda: kind.from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
             )
-        missing = sorted(name for name in found["missing_keys"] if not name.startswith(_UNUSED))
+        missing = sorted(name for name in found["missing_keys"] if not _UNUSED.search(name))
         if any(not name.startswith("decode_head.") for name in missing):
             raise SegregError(
                 f"{path}: these are not the weights of hf/{member}: {listed(missing, most=3)} are missing"
@@ -156,8 +156,10 @@ def _divided(network: Any, member: str, in_channels: int, *, loaded: bool) -> Ne
         return EomtTrunk(network, in_channels), EomtBody(network, loaded=loaded)
     channels, _, _ = sizes_of(member)
     if member.startswith("mask2former"):
-        trunk = Trunk(network.model.pixel_level_module.encoder, channels, in_channels)
-        return trunk, Mask2FormerBody(network, loaded=loaded)
+        backbone = network.model.pixel_level_module.encoder
+        if hasattr(backbone, "swin"):  # as transformers has it since 5.x: nothing reads what it normalises
+            backbone.swin.layernorm = nn.Identity()
+        return Trunk(backbone, channels, in_channels), Mask2FormerBody(network, loaded=loaded)
     backbone = network.segformer if member.startswith("segformer") else network.backbone
     return Trunk(backbone, channels, in_channels), Body(network.decode_head, loaded=loaded)
 
