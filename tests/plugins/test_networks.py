@@ -144,7 +144,12 @@ def theirs_of(library, member, classes):
             out_features=["stage1", "stage2", "stage3", "stage4"],
         )  # fmt: skip
         made = library.Mask2FormerConfig(
-            backbone_config=backbone, hidden_dim=32, feature_size=32, mask_feature_size=32, num_labels=classes
+            backbone_config=backbone,
+            hidden_dim=32,
+            feature_size=32,
+            mask_feature_size=32,
+            num_labels=classes,
+            num_queries=30,
         )
         return shaken(library.Mask2FormerForUniversalSegmentation(made))
     backbone = library.ConvNextConfig(**sizes, out_features=["stage1", "stage2", "stage3", "stage4"])

@@ -26,6 +26,7 @@ from segreg_plugins.pretrained import Fallback, HubFile, loading, obtain, read
 
 _LAST = ("decode_head.classifier.weight", "class_predictor.weight")
 """The last layers, which have an output for each class, and those of queries one more for none."""
+_QUERIES = ("query.weight", "model.transformer_module.queries_features.weight")
 _UNUSED = re.compile(r"^criterion\.|^attn_mask_probs|\.swin\.layernorm\.")
 """What files may lack, as nothing here uses it: EoMT's training, and what comes after the last level of Mask2Former."""
 _SIZE = (256, 256)
@@ -157,7 +158,7 @@ def _divided(network: Any, member: str, in_channels: int, *, loaded: bool) -> Ne
     channels, _, _ = sizes_of(member)
     if member.startswith("mask2former"):
         backbone = network.model.pixel_level_module.encoder
-        if hasattr(backbone, "swin"):  # as transformers has it since 5.x: nothing reads what it normalises
+        if hasattr(backbone, "swin"):  # in newer versions of transformers; nothing reads what it normalises
             backbone.swin.layernorm = nn.Identity()
         return Trunk(backbone, channels, in_channels), Mask2FormerBody(network, loaded=loaded)
     backbone = network.segformer if member.startswith("segformer") else network.backbone
@@ -197,8 +198,8 @@ def _fit(config: Any, state: Mapping[str, Tensor]) -> bool:
     """Set classes, queries and positions of a configuration to those of weights; return whether they have classes."""
     if "embeddings.position_embeddings.weight" in state:
         config.image_size = round(len(state["embeddings.position_embeddings.weight"]) ** 0.5) * config.patch_size
-    if "query.weight" in state:
-        config.num_queries = len(state["query.weight"])
+    if queries := [state[name] for name in _QUERIES if name in state]:
+        config.num_queries = len(queries[0])
     last = next((state[name] for name in _LAST if name in state), None)
     if last is None:
         return False
