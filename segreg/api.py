@@ -755,6 +755,11 @@ def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
         words = ", ".join(wanted) or "nothing"
         raise SegregError(f"{kind} {name!r} is built from {words}; {len(given)} values were given")
     choice = choose(kind, name, {key: as_written(value) for key, value in settings.items()}, load_registry())
+    if beside := [key for key in settings if key not in choice.part.settings]:
+        raise SegregError(
+            f'"{beside[0]}" is no setting of the {kind} "{name}" itself: it says how a recipe trains it',
+            hint="segreg.build_model builds the network of a recipe",
+        )
     for argument, value in zip(wanted, given, strict=True):
         if expected := _misfit(argument, value):
             problem = f'{kind} "{name}" is built from {argument}: {expected[0]} was expected, not {_short(value)}'

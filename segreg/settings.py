@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from annotated_types import Ge, GroupedMetadata, Gt, Interval, Le, Lt, MaxLen, MinLen
 
+T = TypeVar("T")
 PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
@@ -95,8 +96,10 @@ def check_value(hint: Any, value: Any) -> Any:
     Raises:
         ValueError: the value does not fit. The message says what was expected, and where inside the value.
     """
-    if far := next((n.bit_length() for n in _numbers(value) if isinstance(n, int) and n.bit_length() > MOST_BITS), 0):
+    if far := next((n.bit_length() for n in _of_type(int, value) if n.bit_length() > MOST_BITS), 0):
         raise ValueError(f"must be {format_type(hint)}, not an integer of {far} bits; at most {MOST_BITS} are taken")
+    if any("\0" in text for text in _of_type(str, value)):
+        raise ValueError(f"must be {format_type(hint)}, not {format_value(value)}, which has a null character in it")
     if hint is Any:
         return value
     from pydantic import ValidationError
@@ -111,7 +114,7 @@ def check_value(hint: Any, value: Any) -> Any:
     except ValidationError as error:
         inside = _place_inside(error, value)
         raise ValueError(f"must be {format_type(hint)}, not {format_value(value)}{inside}") from None
-    odd = next((n for n in _numbers(value) if isinstance(n, float) and not math.isfinite(n)), None)
+    odd = next((n for n in _of_type(float, value) if not math.isfinite(n)), None)
     if odd is not None and not (math.isnan(odd) and _undefined_too(hint)):
         raise ValueError(f"must be {format_type(hint)}, and finite, not {format_value(odd)}")
     return checked
@@ -159,22 +162,51 @@ def check_default(setting: Setting) -> None:
     Raises:
         ValueError: it is not; the message says what was expected.
     """
-    if setting.required or plainly_fits(setting.hint, setting.default):
+    if setting.required or (setting.hint is not Any and plainly_fits(setting.hint, setting.default)):
         return
     try:
         written = plain(setting.hint, setting.default)
+        json.dumps(written)
     except Exception as error:
         raise ValueError(f"can't be written into a recipe: {type(error).__name__}: {error}") from None
     check_value(setting.hint, written)
 
 
-def _numbers(value: Any) -> Iterator[int | float]:
-    """Yield the numbers that a value is or holds."""
-    if isinstance(value, (int, float)):
+def default_of(setting: Setting) -> Any:
+    """Return a setting's default as a recipe gives it that names it: 1.0 for 1 where a float is asked for."""
+    return check_value(setting.hint, plain(setting.hint, setting.default))
+
+
+def check_hint(hint: Any) -> None:
+    """Check that a recipe's values can be checked by a type hint, and that a schema can have it.
+
+    Raises:
+        ValueError: they can't; the message has pydantic's reason.
+    """
+    if _is_common(hint):
+        return
+    try:
+        json_schema(hint)
+    except Exception as error:  # pydantic's have no common class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"can't be checked or written as JSON Schema: {reason}") from None
+
+
+def _is_common(hint: Any) -> bool:
+    """Whether a type hint is made of types that are known to serve, which spares asking pydantic."""
+    if get_origin(hint) is Literal or hint in (bool, int, float, str, Path, None, type(None), Any, ...):
+        return True
+    arguments = get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)
+    return bool(arguments) and all(map(_is_common, arguments))
+
+
+def _of_type(kind: type[T], value: Any) -> Iterator[T]:
+    """Yield what a value is or holds of a type; the values of mappings, not their keys."""
+    if isinstance(value, kind):
         yield value
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
     for item in items:
-        yield from _numbers(item)
+        yield from _of_type(kind, item)
 
 
 def _undefined_too(hint: Any) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from segreg.errors import SegregError, listed
+from segreg.errors import SegregError, did_you_mean, listed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Mode = Literal["binary", "multiclass", "multilabel"]
+"""How classes exclude each other; see `Task`."""
 IGNORE_INDEX = 255
 """The label of pixels that count for nothing, in every mask that segreg passes on."""
 BACKGROUND = "background"
@@ -37,13 +39,21 @@ class Task:
 
     Raises:
         SegregError: no class, a name that is empty, given twice, of more than 200 characters or ends as those of scores
-            do, or a number of classes that does not fit the mode.
+            do, an unknown mode, or a number of classes that does not fit it.
     """
 
     classes: tuple[str, ...]
-    mode: Literal["binary", "multiclass", "multilabel"]
+    mode: Mode
 
     def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            hint = did_you_mean(str(self.mode), get_args(Mode))
+            raise SegregError(
+                f"the mode of a task is {listed(get_args(Mode), last='or')}, not {self.mode!r}", hint=hint
+            )
+        if isinstance(self.classes, str) or not all(isinstance(name, str) for name in self.classes):
+            raise SegregError(f"the classes of a task are names, such as ('road', 'tree'), not {self.classes!r}")
+        object.__setattr__(self, "classes", tuple(self.classes))
         if len(set(self.classes)) < len(self.classes):
             twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
             verb = "stands" if len(twice) == 1 else "stand"

@@ -211,6 +211,21 @@ def test_a_builder_of_segregs_own_that_fails_is_a_bug_and_keeps_its_traceback(mo
         segreg.build_part("loss", "cross_entropy", segreg.Task(("a",), "binary"))
 
 
+@pytest.mark.parametrize(
+    ("part", "settings"),
+    [
+        (("encoder", "resnet18", 3), {"trainable": "none"}),
+        (("encoder", "resnet18", 3), {"lora": {"rank": 4}}),
+        (("optimizer", "adamw", [{"params": []}]), {"exclude_from_weight_decay": True, "lr": 0.1}),
+    ],
+)
+def test_what_training_applies_is_not_built_in_silence(part, settings):
+    with pytest.raises(
+        SegregError, match=f'"{next(iter(settings))}" is no setting of the {part[0]} "{part[1]}" itself'
+    ):
+        segreg.build_part(*part, **settings)
+
+
 # the command line's commands as functions
 
 

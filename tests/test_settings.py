@@ -25,6 +25,7 @@ from segreg.settings import (
     PositiveInt,
     Setting,
     check_value,
+    default_of,
     documented_arguments,
     format_type,
     format_value,
@@ -257,6 +258,33 @@ def test_a_class_is_read_like_its_initialiser():
             pass
 
     assert settings_of(Loss) == {"power": Setting("power", float, 1.0, "of something.")}
+
+
+@pytest.mark.parametrize(
+    ("hint", "default", "wanted"),
+    [
+        (float, 10_000, 10_000.0),
+        (PositiveFloat | None, 1, 1.0),
+        (tuple[float, float], (0, 1), (0.0, 1.0)),
+        (tuple[int, ...], [1, 2], (1, 2)),
+        (dict[str, float], {"a": 1}, {"a": 1.0}),
+        (Path, "data", Path("data")),
+        (int, 3, 3),
+        (Any, {"a": (1, 2)}, {"a": (1, 2)}),
+    ],
+    ids=str,
+)
+def test_a_default_is_what_a_recipe_gives_that_names_it(hint, default, wanted):
+    found = default_of(Setting("x", hint, default))
+    assert repr(found) == repr(wanted)
+    if hint is not Any:
+        assert repr(check_value(hint, plain(hint, found))) == repr(wanted)
+
+
+@pytest.mark.parametrize("value", ["a\0b", ["a", "b\0"], {"a": ["\0"]}])
+def test_no_string_has_a_null_character(value):
+    with pytest.raises(ValueError, match="which has a null character in it"):
+        check_value(Any, value)
 
 
 def test_a_dataclass_gives_a_fresh_default_where_it_has_a_factory():

@@ -40,6 +40,28 @@ def test_classes_that_do_not_fit_the_mode_are_refused(classes, mode, says):
     assert str(reported.value) == says
 
 
+@pytest.mark.parametrize(
+    ("classes", "mode", "says"),
+    [
+        (
+            ("a", "b"),
+            "multi-class",
+            'the mode of a task is "binary", "multiclass" or "multilabel", not \'multi-class\'',
+        ),
+        ("ab", "multiclass", "the classes of a task are names, such as ('road', 'tree'), not 'ab'"),
+        ((1, 2), "multiclass", "the classes of a task are names, such as ('road', 'tree'), not (1, 2)"),
+    ],
+)
+def test_what_is_no_task_is_refused(classes, mode, says):
+    with pytest.raises(SegregError) as refused:
+        Task(classes, mode)
+    assert says in str(refused.value)
+
+
+def test_classes_are_a_tuple_from_whatever_they_are_given_in():
+    assert Task(["a", "b"], "multiclass") == Task(("a", "b"), "multiclass")
+
+
 def test_a_logit_for_each_class_name():
     assert [task.channels for task in (BINARY, MULTICLASS, MULTILABEL)] == [1, 3, 2]
     assert Task(tuple(map(str, range(255))), "multiclass").channels == 255

@@ -70,6 +70,7 @@ def add_parser(commands: Any, name: str, about: str, examples: str, *, more: str
         description=f"{about[0].upper()}{about[1:]}." + (f"\n\n{more}" if more else ""),
         epilog=examples,
         formatter_class=HelpFormatter,
+        allow_abbrev=False,
     )
     add_plugin_option(parser)
     return parser

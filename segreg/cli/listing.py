@@ -50,7 +50,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if kind and not found[kind] and chosen.pattern != "*" and not beyond:
         names = [*registry.names(kind), *registry.members(kind)]
         hint = did_you_mean(chosen.pattern.strip("*"), names) or f"`segreg list {kind}` shows every {kind}"
-        hint = "\n".join([hint, *registry.may_offer()])
+        hint = "\n".join([hint, *registry.lost_families(kind), *registry.may_offer()])
         raise SegregError(f'no {kind} matches "{chosen.pattern}"', hint=hint)
     if chosen.json:
         print_json([origin(part) for parts in found.values() for part in parts])
@@ -62,6 +62,9 @@ def execute(chosen: argparse.Namespace) -> int:
             Screen.of(sys.stderr).show(f"plugin {plugin.title} is not in use: {plugin.error.splitlines()[0]}")
         for fault in plugin.faults:
             Screen.of(sys.stderr).show(f"of plugin {plugin.title} can't be used: {str(fault).splitlines()[0]}")
+    for name in kinds:
+        for why in registry.lost_families(name):
+            Screen.of(sys.stderr).show(f"members of a family are not listed: {why}")
     return 0
 
 

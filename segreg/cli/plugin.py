@@ -162,7 +162,7 @@ def _settings(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
     settings = _settings_of_recipe(chosen) if chosen.recipe else {}
     for word in chosen.set:
         path, equals, value = word.partition("=")
-        title, _, setting = path.rpartition(".")
+        title, _, setting = path.strip().rpartition(".")
         if not equals or "." not in title:
             raise SegregError(
                 f'"{word}" is not a KIND.NAME.SETTING=VALUE', hint="for example --set dataset.disks.root=data/disks"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import secrets
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -27,12 +29,14 @@ EXAMPLES = """examples:
 _SECONDS = 120
 """How long `--verify` lets a plugin load."""
 _PROGRAM = """
-import sys
+import json, sys
 from importlib.metadata import EntryPoint
 from segreg.registry.registry import load_registry
-(plugin,) = load_registry([EntryPoint(*sys.argv[1:], "segreg")]).plugins
-print(plugin.error, "refused" if plugin.error else "loaded", sep="\\n", file=sys.stderr)
+marker, *point = sys.argv[1:]
+(plugin,) = load_registry([EntryPoint(*point, "segreg")]).plugins
+print("", marker + json.dumps(plugin.error), sep="\\n", file=sys.stderr, flush=True)
 """
+"""Writes the plugin's error in a line that begins with a marker, which may have anything before and after it."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,20 +90,21 @@ def _verify(*, as_json: bool) -> int:
     rows = []
     for point in find_points():
         package = about(point.dist) if point.dist else About()
-        command = [sys.executable, "-c", _PROGRAM, point.name, point.value]
+        marker = secrets.token_hex()
+        command = [sys.executable, "-c", _PROGRAM, marker, point.name, point.value]
         try:
             done = subprocess.run(  # noqa: S603 - this Python, and a plugin that is installed
                 command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), DISABLE: ""},
-                capture_output=True, text=True, timeout=_SECONDS, check=False,
+                capture_output=True, encoding="utf-8", errors="backslashreplace", timeout=_SECONDS, check=False,
             )  # fmt: skip
             ended = f"exit status {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
-            error, _, last = done.stderr.rstrip().rpartition("\n")
-            if done.returncode or last not in ("loaded", "refused"):
-                problem, error = f"it ended the process: {ended}", f"{error}\n{last}"
-            elif last == "refused" or package.misfit:
-                problem, error = "it can't be used", error if last == "refused" else package.misfit
-            else:
-                problem = ""
+            told = [line for line in done.stderr.splitlines() if line.startswith(marker)]
+            problem, error = "", ""
+            if done.returncode or not told:
+                others = [line for line in done.stderr.rstrip().splitlines() if line not in told]
+                problem, error = f"it ended the process: {ended}", "\n".join(others)
+            elif why := json.loads(told[0].removeprefix(marker)) or package.misfit:
+                problem, error = "it can't be used", why
         except subprocess.TimeoutExpired:
             problem, error = f"it was not loaded after {_SECONDS} s", ""
         rows.append(

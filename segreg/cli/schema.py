@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from segreg.errors import SegregError
+from segreg.runtime.files import write_text
 
 NAME = "schema"
 HELP = "write the JSON Schema of recipes, by which editors complete and check them"
@@ -31,9 +32,22 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.file is None:
         print(text, end="")
         return 0
-    try:
-        chosen.file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SegregError(f"{chosen.file} can't be written: {error.strerror}") from None
+    if chosen.file.exists() and not _is_schema(chosen.file):
+        raise SegregError(
+            f"{chosen.file} is there, and is not a schema of recipes",
+            hint="name another file; `segreg check` looks at a recipe",
+        )
+    write_text(chosen.file, text)
     print(f"wrote {chosen.file}")
     return 0
+
+
+def _is_schema(file: Path) -> bool:
+    """Whether a file is the schema of recipes, which an earlier call has written."""
+    from segreg.config.schema import TITLE
+
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("title") == TITLE

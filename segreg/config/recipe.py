@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,8 @@ class Recipe:
         values = copy.deepcopy(dict(self.values))
         keys, places = dict(self.keys), dict(self.places)
         for override in override_words(overrides):
-            path, value = _parse_override(override)
-            _put(values, path, value, override)
+            steps, value = _parse_override(override)
+            path = _put(values, steps, value, override)
             for known in (keys, places):
                 for old in [p for p in known if p[: len(path)] == path]:
                     del known[old]
@@ -313,10 +313,10 @@ def is_override(word: str) -> bool:
     return bool(re.match(r"^[A-Za-z_][\w.]*=", word)) and not os.path.exists(word)  # noqa: PTH110 - may be too long
 
 
-def _parse_override(override: str) -> tuple[KeyPath, Any]:
+def _parse_override(override: str) -> tuple[Sequence[str], Any]:
     path_text, equals, value_text = override.partition("=")
-    path = tuple(int(part) if part.isdecimal() and len(part) < 10 else part for part in path_text.strip().split("."))
-    if not equals or not all(str(part) for part in path):
+    path = path_text.strip().split(".")
+    if not equals or not all(path):
         raise SegregError(
             f'"{override}" is not an override', hint="write key.path=value, such as train.epochs=3", place=COMMAND_LINE
         )
@@ -328,41 +328,46 @@ def _parse_override(override: str) -> tuple[KeyPath, Any]:
         raise SegregError(f'in "{override}", {problem.message}', hint=problem.hint, place=COMMAND_LINE) from None
     rest = value_text[node.end_mark.index if node else 0 :].strip()
     if rest.startswith("#"):
-        problem = f'in "{override}", "{rest}" is a comment by the rules of YAML'
+        comment = f'in "{override}", "{rest}" is a comment by the rules of YAML'
         hint = f"quotes within those of the shell make it part of the string: '{path_text}=\"...\"'"
-        raise SegregError(problem, hint=hint, place=COMMAND_LINE)
+        raise SegregError(comment, hint=hint, place=COMMAND_LINE)
     value = None if node is None else reading.value(node)
     if reading.problems:
         raise SegregError(f'in "{override}", {reading.problems[0].message}', place=COMMAND_LINE)
     return path, value
 
 
-def _put(values: dict[str, Any], path: KeyPath, value: Any, override: str) -> None:
+def _put(values: dict[str, Any], steps: Sequence[str], value: Any, override: str) -> KeyPath:
+    """Put a value where the steps lead, and return the path: items of lists by their numbers, all else by its key."""
+
     def no_way(reason: str) -> SegregError:
         return SegregError(f'in "{override}", {reason}', place=COMMAND_LINE)
 
     inside: Any = values
-    for depth, step in enumerate(path):
-        last = depth == len(path) - 1
-        at = ".".join(map(str, path[:depth])) or "a recipe"
-        if isinstance(inside, list):
-            if not isinstance(step, int) or step >= len(inside):
-                raise no_way(f'"{at}" is a list of {len(inside)}; an item is named by its number, from 0')
-        elif isinstance(step, int) or not isinstance(inside, dict):
-            raise no_way(f'"{at}" is not a list, so it has no item {step}')
-        if last:
+    path: list[str | int] = []
+    for depth, written in enumerate(steps):
+        at = ".".join(steps[:depth]) or "a recipe"
+        number = int(written) if written.isdecimal() and len(written) < 10 else None
+        if isinstance(inside, list) and (number is None or number >= len(inside)):
+            raise no_way(f'"{at}" is a list of {len(inside)}; an item is named by its number, from 0')
+        if isinstance(inside, dict) and number is not None and (not inside or depth == 0 or "name" in inside):
+            raise no_way(f'"{at}" is not a list, so it has no item {written}')
+        step: Any = number if isinstance(inside, list) else written
+        path.append(step)
+        if depth == len(steps) - 1:
             inside[step] = value
-            return
-        below = inside.get(step) if isinstance(inside, dict) else inside[int(step)]
+            break
+        below = inside.get(step) if isinstance(inside, dict) else inside[step]
         if isinstance(below, str):  # `encoder: resnet50` is short for `{name: resnet50}`
             below = {"name": below}
         elif below is None:
             below = {}
         elif not isinstance(below, (dict, list)):
-            at = ".".join(map(str, path[: depth + 1]))
+            at = ".".join(steps[: depth + 1])
             raise no_way(f'"{at}" is {format_value(below)} and has nothing inside it')
         inside[step] = below
         inside = below
+    return tuple(path)
 
 
 def to_yaml(values: Mapping[str, Any], *, header: str = "") -> str:

@@ -14,7 +14,7 @@ from segreg.config.sections import BESIDE, Crop, EncoderTraining, Evaluate, Inpu
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, plural, with_article
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Part, Registry, load_registry
-from segreg.settings import Setting, check_value, format_type, format_value, nested, plain, settings_of
+from segreg.settings import Setting, check_value, default_of, format_type, format_value, nested, plain, settings_of
 
 if TYPE_CHECKING:
     from segreg.runtime.device import PrecisionName
@@ -413,7 +413,7 @@ class _Check:
             weight = (self.ramp if changes else self.weight)(title, value, (*path, "weight"))
         if len(self.problems) > problems_before:
             return None
-        complete = {n: checked.get(n, s.default) for n, s in known.items()}
+        complete = {n: checked[n] if n in checked else default_of(s) for n, s in known.items()}
         around = section(**{n: value for n, value in checked.items() if n in beside}) if section else None
         return Choice(part, complete, weight, self.recipe.place(name_path), name.partition("@")[2], around)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import KINDS, Recognised
-from segreg.settings import Setting, check_default, documented_arguments, settings_of
+from segreg.settings import Setting, check_default, check_hint, documented_arguments, settings_of
 
 _TOLERANT: ContextVar[bool] = ContextVar("tolerant", default=False)
 
@@ -228,11 +228,25 @@ def _declared_settings(title: str, build: Callable[..., Any]) -> Mapping[str, Se
             f"{where(build)}: {title} has a type hint that can't be evaluated: {error}",
             hint="import what the hints of settings name at run time, not under TYPE_CHECKING alone",
         ) from error
+    except SegregError:
+        raise
+    except Exception as error:  # a hint in quotes is evaluated as code
+        raise SegregError(
+            f"{where(build)}: {title} has a type hint that can't be evaluated: {type(error).__name__}: {error}",
+            hint="its author must change the type hint; until then the part can't be used",
+        ) from error
 
 
 def _checked(title: str, build: Callable[..., Any], settings: Mapping[str, Setting]) -> Mapping[str, Setting]:
     """Return settings whose defaults a recipe could write, as `resolved.yaml` does."""
     for setting in settings.values():
+        try:
+            check_hint(setting.hint)
+        except ValueError as error:
+            raise SegregError(
+                f'{where(build)}: the type hint of "{setting.name}" of {title} {error}',
+                hint="its author must change it; until then the part can't be used",
+            ) from None
         try:
             check_default(setting)
         except ValueError as error:

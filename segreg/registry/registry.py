@@ -188,7 +188,8 @@ class Part:
         facts = self.offer.facts if isinstance(self.offer, Family) else None
         if facts is None:
             return {}
-        return _ask(self.plugin, f"facts about {self.name}", lambda: dict(facts(self.member or "")))
+        title = f"facts about {self.name}"
+        return _ask(self.plugin, title, lambda: _of_strings(dict(facts(self.member or ""))))
 
     @property
     def recognises(self) -> bool:
@@ -239,8 +240,10 @@ class Registry:
         bare, _, distribution = name.partition("@")
         offers = [(p, o) for p, o in self._offers(kind) if not distribution or p.distribution == distribution]
         exact = [Part(kind, bare, o, p) for p, o in offers if isinstance(o, Entry) and o.name == bare]
-        if not exact:  # families are asked last: theirs may be long to list
-            exact = [Part(kind, bare, o, p, member) for p, o in offers for member in _member(p, o, bare)]
+        # Families are asked last, as theirs may be long to list. An entry goes before a member of its own package.
+        of_entries = {part.plugin.distribution for part in exact}
+        families = [(p, o) for p, o in offers if isinstance(o, Family) and p.distribution not in of_entries]
+        exact += [Part(kind, bare, o, p, member) for p, o in families for member in _member(p, o, bare)]
         if not exact:
             raise self._unknown(kind, name, bare)
         if len(exact) > 1:
@@ -251,11 +254,14 @@ class Registry:
         """Return the names of the kind's single entries, and `prefix*` for each family that has a prefix."""
         single = {offer.name for _, offer in self._offers(kind) if isinstance(offer, Entry)}
         families = {f"{o.prefix}*" for _, o in self._offers(kind) if isinstance(o, Family) and o.prefix}
-        bare = {m for p, o in self._offers(kind) if isinstance(o, Family) and not o.prefix for m in _members(p, o)}
+        bare = {m for p, o in self._offers(kind) if isinstance(o, Family) and not o.prefix for m in _told(p, o)}
         return sorted(single | bare) + sorted(families)
 
     def parts(self, kind: str, pattern: str = "*") -> list[Part]:
-        """Return the kind's parts whose names match a pattern with wildcards; members of prefix families on request."""
+        """Return the kind's parts whose names match a pattern with wildcards; members of prefix families on request.
+
+        A family that fails has no members here; `lost_families` says why.
+        """
         parts: list[Part] = []
         for plugin, offer in self._offers(kind):
             if isinstance(offer, Entry):
@@ -263,7 +269,7 @@ class Registry:
             elif offer.prefix and not pattern.startswith(offer.prefix):
                 continue
             else:
-                names = [(offer.prefix + member, member) for member in _members(plugin, offer)]
+                names = [(offer.prefix + member, member) for member in _told(plugin, offer)]
             parts += [
                 Part(kind, name, offer, plugin, member)
                 for name, member in names
@@ -276,12 +282,19 @@ class Registry:
         return [(p, offer) for p, offer in self._offers(kind) if isinstance(offer, Family) and offer.prefix]
 
     def members(self, kind: str) -> list[str]:
-        """Return the names of every member of the kind's families that stand behind a prefix.
+        """Return the names of every member of the kind's families with a prefix; a family that fails has none here."""
+        return sorted(f"{family.prefix}{m}" for plugin, family in self.families(kind) for m in _told(plugin, family))
 
-        Raises:
-            SegregError: a family can't tell its members.
-        """
-        return sorted(f"{family.prefix}{m}" for plugin, family in self.families(kind) for m in _members(plugin, family))
+    def lost_families(self, kind: str) -> list[str]:
+        """Return why families of a kind can't tell their members, one sentence each."""
+        found = []
+        for plugin, offer in self._offers(kind):
+            if isinstance(offer, Family):
+                try:
+                    _members(plugin, offer)
+                except SegregError as error:
+                    found += ["; ".join(filter(None, (one.message, one.hint))) for one in error.problems]
+        return found
 
     def notify(self, hook: str, *, only: str = "", **arguments: Any) -> list[str]:
         """Report observers of a run, or one of them alone, by "DISTRIBUTION:NAME".
@@ -353,10 +366,10 @@ class Registry:
         return ((plugin, offer) for plugin in self.plugins for offer in plugin.parts if offer.kind == kind)
 
     def _unknown(self, kind: str, name: str, bare: str) -> SegregError:
-        for _, offer in self._offers(kind):
-            if not isinstance(offer, Family) or offer.unfit is None or not bare.startswith(offer.prefix):
+        for plugin, offer in self._offers(kind):
+            if not isinstance(offer, Family) or not bare.startswith(offer.prefix):
                 continue
-            if why := offer.unfit().get(bare.removeprefix(offer.prefix)):
+            if why := _unfit(plugin, offer).get(bare.removeprefix(offer.prefix)):
                 return SegregError(f'the {kind} "{bare}" can\'t be used: {why}')
         if fault := self._fault(kind, bare, name.partition("@")[2]):
             return fault
@@ -373,14 +386,15 @@ class Registry:
         if "@" in name and self._has(kind, bare):
             who = sorted({p.distribution for p, o in self._offers(kind) if isinstance(o, Entry) and o.name == bare})
             hints = [f'"{bare}" is offered by {listed(who)}']
-        if under := [f"{family.prefix}{bare}" for p, family in self.families(kind) if bare in _members(p, family)]:
+        if under := [f"{family.prefix}{bare}" for p, family in self.families(kind) if bare in _told(p, family)]:
             hints = [f"did you mean {listed(under, last='or')}?"]
         if not any(hints):
             names = self.names(kind)
             can_be = f"it can be {listed(names, most=8, last='or')}"
             hints = [can_be if names else f"no plugin offers {with_article(kind)}"]
         hints.append(f"`segreg list {kind}` shows every {kind}")
-        return SegregError(f'there is no {kind} "{name}"', hint="\n".join([*filter(None, hints), *self.may_offer()]))
+        hints += [*self.lost_families(kind), *self.may_offer()]
+        return SegregError(f'there is no {kind} "{name}"', hint="\n".join(filter(None, hints)))
 
     def _has(self, kind: str, name: str) -> bool:
         return any(offer.name == name for _, offer in self._offers(kind) if isinstance(offer, Entry))
@@ -391,7 +405,7 @@ def _member(plugin: Plugin, offer: Entry | Family, name: str) -> list[str]:
     if isinstance(offer, Entry) or not name.startswith(offer.prefix):
         return []
     member = name.removeprefix(offer.prefix)
-    return [member] if member in _members(plugin, offer) else []
+    return [member] if member in (_members if offer.prefix else _told)(plugin, offer) else []
 
 
 def _offered_twice(what: str, written: str, offers: Sequence[tuple[Plugin, str]]) -> SegregError:
@@ -404,7 +418,33 @@ def _offered_twice(what: str, written: str, offers: Sequence[tuple[Plugin, str]]
 
 
 def _members(plugin: Plugin, family: Family) -> frozenset[str]:
-    return _ask(plugin, f"the members of its family {family.name}", lambda: frozenset(family.members()))
+    title = f"the members of its family {family.name}"
+    return _ask(plugin, title, lambda: frozenset(_of_strings(dict.fromkeys(family.members(), ""))))
+
+
+def _told(plugin: Plugin, family: Family) -> frozenset[str]:
+    """Return a family's members; none where it fails, which `Registry.lost_families` tells."""
+    try:
+        return _members(plugin, family)
+    except SegregError:
+        return frozenset()
+
+
+def _unfit(plugin: Plugin, family: Family) -> Mapping[str, str]:
+    """Return why members that a library has can't be used, by their names."""
+    unfit = family.unfit
+    if unfit is None:
+        return {}
+    title = f"what of its family {family.name} can't be used"
+    return _ask(plugin, title, lambda: _of_strings(dict(unfit())))
+
+
+def _of_strings(told: dict[str, str]) -> dict[str, str]:
+    """Return what a plugin tells, or raise the error of what is no string in it."""
+    for one in (*told, *told.values()):
+        if not isinstance(one, str):
+            raise TypeError(f"{one!r} is not a string")
+    return told
 
 
 def _ask(plugin: Plugin, what: str, ask: Callable[[], Any]) -> Any:

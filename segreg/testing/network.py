@@ -44,7 +44,8 @@ def any_number_of_channels_will_do(subject: Subject) -> None:
 def what_trains_it_is_sound(subject: Subject) -> None:
     """Further logits and losses of its own have their names, train all of it, and take ignored pixels and any task."""
     for task in inputs.TASKS.values():
-        networks.is_trained_soundly(*subject.built(3), task, part="network")
+        encoder, decoder = subject.built(3)
+        networks.is_trained_soundly(encoder, decoder, task, part="network")
 
 
 def one_image_can_be_trained_on(subject: Subject) -> None:

@@ -396,6 +396,13 @@ def test_a_family_that_can_not_tell_the_settings_of_a_member_is_named(segreg, in
     assert "error: segreg-lab 1.0 can't tell the settings of loss zoo/a: SystemExit: 0" in printed.err
 
 
+TALKATIVE = """
+import atexit, os, sys
+os.write(2, b"caf\\xe9, which is not UTF-8")
+atexit.register(lambda: print("refused", file=sys.stderr))
+"""
+
+
 def test_plugins_verify_names_the_one_that_ends_its_process(segreg, installed, plugin):
     leaves = "import ctypes; ctypes.CDLL(None)._exit(0)"
     crashes = "import os; os.abort()"
@@ -404,10 +411,11 @@ def test_plugins_verify_names_the_one_that_ends_its_process(segreg, installed, p
         plugin(crashes, distribution="segreg-crashes"),
         plugin("import not_there", distribution="segreg-raises"),
         plugin(plugged.OFFERING.format(name="ours"), distribution="segreg-good"),
+        plugin(TALKATIVE + plugged.OFFERING.format(name="mine"), distribution="segreg-talks"),
     )
     printed = segreg("plugins", "--verify")
     assert printed.status == 1
-    leaving, crashing, raising, good = re.split(r"^(?=segreg-)", printed.out, flags=re.MULTILINE)[1:]
+    leaving, crashing, raising, good, talking = re.split(r"^(?=segreg-)", printed.out, flags=re.MULTILINE)[1:]
     assert "it ended the process: exit status 0" in leaving
     assert "SEGREG_DISABLE_PLUGINS=segreg-leaves continues without it" in leaving
     assert "it ended the process: signal 6" in crashing
@@ -415,12 +423,14 @@ def test_plugins_verify_names_the_one_that_ends_its_process(segreg, installed, p
     assert ")  it can't be used\n" in raising
     assert "ModuleNotFoundError: No module named 'not_there'" in raising
     assert good.endswith(")  loads\n")
+    assert talking.endswith(")  loads\n")
     rows = json.loads(segreg("plugins", "--verify", "--json").out)
     assert [(row["distribution"], row["problem"]) for row in rows] == [
         ("segreg-leaves", "it ended the process: exit status 0"),
         ("segreg-crashes", "it ended the process: signal 6"),
         ("segreg-raises", "it can't be used"),
         ("segreg-good", ""),
+        ("segreg-talks", ""),
     ]
 
 
@@ -482,6 +492,17 @@ def test_schema_prints_or_writes_the_schema(segreg, recipe):
     assert segreg("schema", "recipes.schema.json").out == "wrote recipes.schema.json\n"
     assert json.loads(Path("recipes.schema.json").read_text()) == printed
     printed = segreg("schema", "no/such/folder.json")
-    assert (printed.status, printed.err) == (
-        2, "error: no/such/folder.json can't be written: No such file or directory\n",
-    )  # fmt: skip
+    assert printed.status == 2
+    assert printed.err == (
+        "error: no/such/folder.json: can't be written: there is no such file or folder\n"
+        "  what was there before is unchanged\n"
+    )
+    before = Path(recipe).read_text()
+    printed = segreg("schema", str(recipe))
+    assert printed.status == 2
+    assert printed.err == (
+        f"error: {recipe} is there, and is not a schema of recipes\n"
+        "  name another file; `segreg check` looks at a recipe\n"
+    )
+    assert Path(recipe).read_text() == before
+    assert segreg("schema", "recipes.schema.json").out == "wrote recipes.schema.json\n"

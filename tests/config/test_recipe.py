@@ -306,6 +306,16 @@ def test_an_override_may_have_a_number_sign():
     assert Recipe({}).changed({"f": "/data/photos #1"}).values == {"f": "/data/photos #1"}
 
 
+def test_a_number_may_be_the_key_of_a_mapping():
+    recipe = Recipe({"dataset": {"name": "folder", "values": {"0": 0, "1": 255}}, "loss": "dice"})
+    changed = recipe.changed(["dataset.values.1=128", "dataset.values.007=7"])
+    assert changed.values["dataset"]["values"] == {"0": 0, "1": 128, "007": 7}
+    assert changed.place(("dataset", "values", "1")) == changed.place(("dataset", "values", "007"))
+    for word in ("loss.0.weight=2", "augment.0.p=1", "0=1"):
+        with pytest.raises(SegregError, match="is not a list, so it has no item 0"):
+            recipe.changed([word])
+
+
 def test_a_number_of_too_many_digits_names_no_item():
     with pytest.raises(SegregError, match="is a list of 1; an item is named by its number"):
         Recipe({"loss": ["dice"]}).changed([f"loss.{'9' * 5000}=bce"])

@@ -2,7 +2,10 @@
 
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from segreg.errors import SegregError, listed
@@ -196,6 +199,40 @@ def test_a_family_without_settings_of_its_members_may_not_be_open():
 
     with pytest.raises(SegregError, match=r"loss family 'zoo' takes \*\*settings, which would swallow"):
         Family("loss", "zoo", "zoo/", build, lambda: ["a"])
+
+
+@pytest.mark.parametrize(
+    ("hint", "default", "says"),
+    [
+        ("list[int", None, "has a type hint that can't be evaluated: SyntaxError"),
+        ("int | 'auto'", 3, "has a type hint that can't be evaluated: TypeError"),
+        ("np.no_such_type", 3, "has a type hint that can't be evaluated: AttributeError"),
+        (np.ndarray | None, None, "can't be checked or written as JSON Schema: "),
+        (Callable[[int], int] | None, None, "can't be checked or written as JSON Schema: "),
+        (Any, np.float32(3), "can't be written into a recipe: TypeError"),
+        (Any, frozenset({1}), "can't be written into a recipe: TypeError"),
+        (Any, {"a": [1, None]}, ""),
+        (dict[str, tuple[float, ...]] | Literal["auto"] | None, "auto", ""),
+    ],
+    ids=str,
+)
+def test_hints_and_defaults_that_no_recipe_can_have_are_reported(hint, default, says):
+    def build(task, *, power=default):
+        """Return what it gives.
+
+        Args:
+            power: of something.
+        """
+
+    build.__annotations__["power"] = hint
+    entry = Entry("loss", "x", build)
+    if not says:
+        assert entry.settings["power"].default == default
+        return
+    with pytest.raises(SegregError) as reported:
+        _ = entry.settings
+    assert says in str(reported.value)
+    assert str(reported.value).startswith(f"{at(build)}: ")
 
 
 def test_a_hint_that_only_type_checkers_can_see_is_reported_with_its_place():

@@ -572,6 +572,7 @@ def test_where_segreg_is_not_installed_nobody_is_refused(plugin, monkeypatch):
 
 # families
 
+ALL = "\n  `segreg list encoder` shows every encoder"
 ZOO = """
 from segreg.registry.entry import Entry, Family
 from segreg.registry.hooks import hookimpl
@@ -625,9 +626,6 @@ def test_an_entry_goes_before_a_member_of_the_same_name(plugin):
     assert registry.find("encoder", "lion").summary == "A plant."
 
 
-ALL = "\n  `segreg list encoder` shows every encoder"
-
-
 @pytest.mark.parametrize(
     ("offer", "name", "says"),
     [
@@ -649,10 +647,43 @@ def test_a_family_that_has_lost_its_members_says_so_and_spares_entries(prefix, p
     assert registry.find("encoder", "fern").summary == "A plant."
     with pytest.raises(SegregError) as output:
         registry.find("encoder", f"{prefix}tiger")
-    assert str(output.value) == (
-        "segreg-lab 1.0 can't tell the members of its family ghosts: OSError: the list is gone\n"
-        "  SEGREG_DISABLE_PLUGINS=segreg-lab continues without it"
-    )
+    lost = "segreg-lab 1.0 can't tell the members of its family ghosts: OSError: the list is gone"
+    way_out = "SEGREG_DISABLE_PLUGINS=segreg-lab continues without it"
+    unknown = f'there is no encoder "tiger"\n  it can be "fern"{ALL}\n  {lost}; {way_out}'
+    assert str(output.value) == (f"{lost}\n  {way_out}" if prefix else unknown)
+    assert registry.names("encoder") == ["fern", *([f"{prefix}*"] if prefix else [])]
+    assert [part.name for part in registry.parts("encoder", f"{prefix}*")] == ([] if prefix else ["fern"])
+    assert registry.lost_families("encoder") == [f"{lost}; {way_out}"]
+
+
+def test_a_family_that_fails_spares_the_names_of_others(plugin):
+    broken = zoo(plugin, LOST.format(prefix=""), "Family('encoder', 'odd', 'odd/', build, lambda: [1, 2])")
+    registry = load_registry([broken, zoo(plugin, BARE, name="other", distribution="segreg-other")])
+    assert registry.find("encoder", "lion").plugin.distribution == "segreg-other"
+    with pytest.raises(SegregError) as output:
+        registry.find("encoder", "lionn")
+    assert 'did you mean "lion"?' in str(output.value)
+    assert "can't tell the members of its family odd: TypeError: 1 is not a string" in str(output.value)
+
+
+def test_what_can_not_be_used_and_facts_are_asked_with_care(plugin):
+    unfit = "Family('encoder', 'animals', 'zoo/', build, members, unfit={}, facts=lambda member: {{'legs': 4}})"
+    registry = load_registry([zoo(plugin, unfit.format("lost"))])
+    with pytest.raises(SegregError, match="can't tell what of its family animals can't be used: OSError"):
+        registry.find("encoder", "zoo/tigre")
+    with pytest.raises(SegregError, match="can't tell facts about zoo/tiger: TypeError: 4 is not a string"):
+        registry.find("encoder", "zoo/tiger").facts()
+
+
+def test_an_entry_and_another_packages_member_of_one_name_are_two_offers(plugin):
+    lab = zoo(plugin, ENTRY.format(name="lion"), distribution="segreg-lab")
+    registry = load_registry([zoo(plugin, BARE, name="zoo", distribution="segreg-zoo"), lab])
+    with pytest.raises(SegregError) as output:
+        registry.find("encoder", "lion")
+    assert 'the encoder "lion" is offered more than once' in str(output.value)
+    assert 'say which one: "lion@segreg-lab" or "lion@segreg-zoo"' in str(output.value)
+    assert registry.find("encoder", "lion@segreg-zoo").summary == "An animal."
+    assert registry.find("encoder", "lion@segreg-lab").summary == "A plant."
 
 
 def test_a_member_offered_by_two_packages_is_chosen_like_an_entry(plugin):
