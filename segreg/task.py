@@ -51,8 +51,9 @@ class Task:
             raise SegregError(
                 f"the mode of a task is {listed(get_args(Mode), last='or')}, not {self.mode!r}", hint=hint
             )
-        if isinstance(self.classes, str) or not all(isinstance(name, str) for name in self.classes):
-            raise SegregError(f"the classes of a task are names, such as ('road', 'tree'), not {self.classes!r}")
+        given: object = self.classes
+        if isinstance(given, str) or not all(isinstance(name, str) for name in self.classes):
+            raise SegregError(f"the classes of a task are names, such as ('road', 'tree'), not {given!r}")
         object.__setattr__(self, "classes", tuple(self.classes))
         if len(set(self.classes)) < len(self.classes):
             twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
