@@ -757,7 +757,7 @@ def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
     choice = choose(kind, name, {key: as_written(value) for key, value in settings.items()}, load_registry())
     if beside := [key for key in settings if key not in choice.part.settings]:
         raise SegregError(
-            f'"{beside[0]}" is no setting of the {kind} "{name}" itself: it says how a recipe trains it',
+            f'"{beside[0]}" is not a setting of the {kind} "{name}" itself: it says how a recipe trains it',
             hint="segreg.build_model builds the network of a recipe",
         )
     for argument, value in zip(wanted, given, strict=True):

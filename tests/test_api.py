@@ -221,7 +221,7 @@ def test_a_builder_of_segregs_own_that_fails_is_a_bug_and_keeps_its_traceback(mo
 )
 def test_what_training_applies_is_not_built_in_silence(part, settings):
     with pytest.raises(
-        SegregError, match=f'"{next(iter(settings))}" is no setting of the {part[0]} "{part[1]}" itself'
+        SegregError, match=f'"{next(iter(settings))}" is not a setting of the {part[0]} "{part[1]}" itself'
     ):
         segreg.build_part(*part, **settings)
 

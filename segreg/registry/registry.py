@@ -440,7 +440,7 @@ def _unfit(plugin: Plugin, family: Family) -> Mapping[str, str]:
 
 
 def _of_strings(told: dict[str, str]) -> dict[str, str]:
-    """Return what a plugin tells, or raise the error of what is no string in it."""
+    """Return what a plugin tells, or raise an error that names what is not a string."""
     for one in (*told, *told.values()):
         if not isinstance(one, str):
             raise TypeError(f"{one!r} is not a string")

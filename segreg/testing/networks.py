@@ -110,7 +110,7 @@ def is_trained_soundly(encoder: Any, decoder: Any, task: Task, *, part: Literal[
     """Train with further logits and losses of the decoder's own: they are finite, and reach each weight of the part.
 
     Raises:
-        Broken: they don't, or a loss is no scalar.
+        Broken: they don't, or a loss is not a scalar.
         NotChecked: it offers neither.
     """
     with doing(f"trained for a {task.mode} task"):

@@ -109,7 +109,7 @@ def _check_mask(scene: Scene, rules: MaskRules) -> None:
     """Refuse a mask that has not the grid of its scene, or several bands, or a class that counts as no data.
 
     Raises:
-        SegregError: as said; the message names the files and the command that mends it.
+        SegregError: as said; the message names the files and the command that helps.
     """
     from segreg.data.rasters import Raster
 
