@@ -186,7 +186,7 @@ def test_nodata_of_the_mask_is_ignored(tmp_path, scene):
 def test_nodata_of_the_mask_that_is_a_class_is_refused(tmp_path, scene, nodata, settings, name):
     file = raster(tmp_path / "m.tif", scene["pixels"], nodata=nodata)
     given = {"images": scene["images"], "masks": file, **settings}
-    words = [f'its nodata value {nodata} is that of "{name}"', f"gdal_edit.py -unsetnodata {file}", "in values"]
+    words = [f'its nodata value {nodata} is that of "{name}"', f"rio edit-info --unset-nodata {file}", "in values"]
     refusal(lambda: geo_raster(**given), file, *words)
     with rasterio.open(file, "r+") as opened:
         opened.nodata = 9

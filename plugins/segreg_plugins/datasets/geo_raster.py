@@ -152,7 +152,7 @@ def _check_mask(scene: Scene, rules: MaskRules) -> None:
         shown = [f"{value:g}" for value in nodata if value is not None]
         raise SegregError(
             f'{scene.mask}: its nodata value {", ".join(shown)} is that of "{name}", whose pixels would all be ignored',
-            hint=f"if these pixels are {name}: gdal_edit.py -unsetnodata {scene.mask}; if they count for nothing, "
+            hint=f"if these pixels are {name}: rio edit-info --unset-nodata {scene.mask}; if they count for nothing, "
             "name the classes and their values in values, without this one",
         )
 

@@ -207,7 +207,7 @@ def _without_anything(task: Task, splits: Mapping[SplitName, SplitPixels], objec
                 f"the masks of train show nothing but {listed(shown)}{about}",
                 _PERFECT,
                 "what is ignored may be the background: see why it is, such as by a GeoTIFF's nodata value of 0, which "
-                "`gdal_edit.py -unsetnodata` takes away" if each.ignored else _way_out(task, objects, ignored=False),
+                "`rio edit-info --unset-nodata` takes away" if each.ignored else _way_out(task, objects, ignored=False),
             ))  # fmt: skip
         elif not _has_foreground(task, each):
             findings.append(Finding(
