@@ -219,6 +219,12 @@ def test_mask2formers_published_files_lack_a_layer_that_nothing_uses(library, hu
         wanted = F.interpolate(logits_of(theirs(image())), size=(65, 97), mode="bilinear", align_corners=False)
         torch.testing.assert_close(model(image()), wanted, rtol=0, atol=1e-5)
     assert not [name for name, _ in model.named_parameters() if "swin.layernorm" in name]
+    # A run is opened without the published weights, which had their own number of queries.
+    save_weights(model, tmp_path / "best.safetensors", notes={})
+    opened = Segmenter(*network("hf/mask2former_swin_tiny"), TWENTY_ONE).eval()
+    load_weights(opened, tmp_path / "best.safetensors")
+    with torch.no_grad():
+        assert torch.equal(opened(image()), model(image()))
 
 
 @pytest.mark.usefixtures("small")

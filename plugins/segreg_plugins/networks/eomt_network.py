@@ -18,7 +18,7 @@ from segreg.task import Task
 from segreg_plugins.decoders.mask_head import MaskHead
 from segreg_plugins.decoders.mask_transformer_network import masked_share
 from segreg_plugins.encoders.normalization import IMAGENET, per_channel
-from segreg_plugins.networks.mask2former_network import loaded_head
+from segreg_plugins.networks.mask2former_network import loaded_head, with_rows
 
 
 class EomtTrunk(nn.Module):
@@ -160,12 +160,3 @@ class EomtBody(nn.Module):
         seen = tokens.new_zeros(len(tokens), 1, tokens.shape[1], tokens.shape[1])
         seen[:, 0, : hidden.shape[1], -hidden.shape[2] :].masked_fill_(hidden, -torch.inf)
         return seen
-
-
-def with_rows(table: nn.Embedding, weights: Tensor | None) -> None:
-    """Give a table as many rows as weights that will be loaded have, in place."""
-    if weights is not None and len(weights) != len(table.weight):
-        table.weight = nn.Parameter(
-            table.weight.new_zeros(len(weights), table.embedding_dim), table.weight.requires_grad
-        )
-        table.num_embeddings = len(weights)

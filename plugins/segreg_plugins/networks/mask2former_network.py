@@ -36,6 +36,12 @@ class Mask2FormerBody(nn.Module):
         self.stride = 4
         self.last: Mapping[str, Tensor] | None = network.class_predictor.state_dict() if loaded else None
 
+    def fit_to(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take as many queries as these weights have."""
+        for name in ("queries_features", "queries_embedder"):
+            with_rows(getattr(self.transformer, name), tensors.get(f"transformer.{name}.weight"))
+        self.queries = len(self.transformer.queries_features.weight)
+
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the pixels' embeddings, the queries' states and the embeddings of their masks."""
         decoded = self.pixels(levels)
@@ -73,3 +79,12 @@ def with_last(layer: nn.Module, last: Mapping[str, Tensor] | None) -> nn.Module:
     }:
         layer.load_state_dict(dict(last))
     return layer
+
+
+def with_rows(table: nn.Embedding, weights: Tensor | None) -> None:
+    """Give a table as many rows as weights that will be loaded have, in place."""
+    if weights is not None and len(weights) != len(table.weight):
+        table.weight = nn.Parameter(
+            table.weight.new_zeros(len(weights), table.embedding_dim), table.weight.requires_grad
+        )
+        table.num_embeddings = len(weights)
