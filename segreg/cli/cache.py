@@ -30,6 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.data.cache_folder import cache_folder, cache_limit, clear, gigabytes, list_entries
 
+    if "" in chosen.keys:
+        raise SegregError("an empty word is not the beginning of a key", hint="leave it out for all entries")
     entries = list_entries()
     if unknown := [key for key in chosen.keys if not any(entry.key.startswith(key) for entry in entries)]:
         raise SegregError(f"the cache has no entry {listed(unknown)}", hint="`segreg cache` lists its entries")

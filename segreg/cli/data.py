@@ -86,14 +86,26 @@ def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
     from segreg.runs.assembly import check_data
 
     check_least(chosen, 1, "samples", "draws")
+    if chosen.out:
+        _make(chosen.out)  # before all of the data are read
     report = check_data(recipe, progress)
-    written = _write_sheets(chosen, recipe, report) if chosen.out else []
-    if chosen.json:
-        print_json({**report.as_data(), "written": [str(file) for file in written]})
-    else:
-        lines = report.lines(most=sys.maxsize if chosen.all else 5)
-        show(*banners(*report.verdict.alerts()), *lines, *(f"wrote {file}" for file in written))
+    written: list[Path] = []
+    try:
+        written = _write_sheets(chosen, recipe, report) if chosen.out else []
+    finally:  # a full disk does not cost the report
+        if chosen.json:
+            print_json({**report.as_data(), "written": [str(file) for file in written]})
+        else:
+            lines = report.lines(most=sys.maxsize if chosen.all else 5)
+            show(*banners(*report.verdict.alerts()), *lines, *(f"wrote {file}" for file in written))
     return 2 if report.in_error else 0
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SegregError(f"{folder} can't be written: {error.strerror}") from None
 
 
 def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) -> list[Path]:
@@ -128,8 +140,8 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
                 raise
             drawn[name] = None
     sheets = {name: sheet for name, sheet in drawn.items() if sheet is not None}
+    _make(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name in drawn.keys() - sheets.keys():  # of an earlier check, where there is nothing to show any more
             (out / name).unlink(missing_ok=True)
         with saying_boxes():

@@ -79,6 +79,12 @@ def test_a_key_that_is_not_there_is_reported_and_nothing_is_cleared(action, fill
     assert len(json.loads(segreg("cache", "--json").out)) == 2
 
 
+def test_an_empty_word_clears_nothing(filled, segreg):
+    printed = segreg("cache", "clear", "")
+    assert (printed.status, printed.err.partition("\n")[0]) == (2, "error: an empty word is not the beginning of a key")
+    assert not segreg("cache").out.startswith("0 entries")
+
+
 def test_what_a_run_is_using_stays_and_is_said_to(filled, cache, segreg):
     used = hold(cache / "prepared" / filled[0])
     (line,) = [line for line in segreg("cache").out.splitlines() if line.startswith(filled[0][:12])]

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -144,12 +145,18 @@ def test_check_draws_what_to_look_at(segreg):
     assert json.loads(Path("seen/findings.json").read_text())["pairs"][0]["orientation"] == 1
 
 
-def test_a_check_is_printed_and_kept_where_there_is_nothing_to_draw(segreg):
+def test_a_check_is_printed_and_kept_where_there_is_nothing_to_draw(segreg, monkeypatch):
     for file in Path("data/masks").iterdir():
         Image.fromarray(np.ones((20, 20), np.uint8)).save(file)
     shutil.copy("data/images/image 01.png", "data/images/image 02.png")
     Path("seen").mkdir()
     Path("seen/augmented.png").touch()
+    with monkeypatch.context() as full:
+        full.setattr("segreg.runtime.files.write_json", mock.Mock(side_effect=OSError(28, "No space left on device")))
+        printed = segreg("data", "check", "--out", "full", "recipe.yaml")
+        assert printed.status == 2
+        assert "[sizes-differ]" in printed.out, "the report is not lost"
+        assert "full can't be written: No space left on device" in printed.err
     printed = segreg("data", "check", "--out", "seen", "recipe.yaml")
     assert printed.status == 2
     assert "masks of another size than their image: 15 [sizes-differ]" in printed.out

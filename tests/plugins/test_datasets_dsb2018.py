@@ -76,6 +76,14 @@ def test_nuclei_are_united(tmp_path, mode):
         assert dataset.read_image(dataset.samples[0]).shape == (6, 8, 4)
 
 
+def test_neighbours_of_kaggles_folder_are_not_taken_for_samples(tmp_path):
+    raw(tmp_path / "stage1_train", "a", nucleus(0, 0))
+    save(tmp_path / "mine/images/x.png", nucleus(0, 0))
+    save(tmp_path / "mine/masks/x.png", nucleus(0, 0))
+    (tmp_path / "stage1_train/__MACOSX/a").mkdir(parents=True)
+    assert [sample.id for sample in dsb2018(root=tmp_path).samples] == ["a"]
+
+
 def test_prepared_folders(tmp_path):
     for name in ("img2", "img10"):
         save(tmp_path / "images" / f"{name}.png", np.zeros((6, 8, 3)))

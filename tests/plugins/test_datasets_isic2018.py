@@ -54,6 +54,30 @@ def test_official_parts_bring_the_official_split_where_they_have_truth(tmp_path)
     refusal("has no ISIC2018_Task1_Test_GroundTruth", root=tmp_path, parts=("test",), if_missing="synthetic")
 
 
+def test_white_comes_first_in_a_padded_palette(tmp_path):
+    part(tmp_path, "Training", range(2))
+    for number in range(2):
+        mask = Image.fromarray(np.array([[0, 1, 1], [1, 1, 1]], np.uint8))
+        mask.putpalette([255] * 3 + [0] * 765)  # as Pillow 9 quantized
+        mask.resize((6, 4), 0).save(
+            tmp_path / f"ISIC2018_Task1_Training_GroundTruth/ISIC_{number:07d}_segmentation.png"
+        )
+    dataset = isic2018(root=tmp_path)
+    assert dataset.read_mask(dataset.samples[0]).tolist() == [[1, 1, 0, 0, 0, 0]] * 2 + [[0] * 6] * 2
+
+
+def test_a_part_that_is_half_unpacked_is_not_left_out_in_silence(tmp_path):
+    part(tmp_path, "Training", range(2))
+    part(tmp_path, "Test", range(2, 4), truth=False)
+    packed = tmp_path / "ISIC2018_Task1_Test_GroundTruth.zip"
+    packed.touch()
+    refusal(f"root: {tmp_path} has {packed.name}, not unpacked", "set dataset.parts", root=tmp_path)
+    assert len(isic2018(root=tmp_path, parts=("training",)).samples) == 2
+    (tmp_path / "ISIC2018_Task1_Training_GroundTruth.zip").touch()  # that of a part that is there says nothing
+    packed.unlink()
+    assert len(isic2018(root=tmp_path).samples) == 2
+
+
 def test_where_to_get_the_data_is_reported(tmp_path):
     refusal(
         f"root: {tmp_path}/isic is not there; it should hold ISIC2018_Task1-2_Training_Input and "

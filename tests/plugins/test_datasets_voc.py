@@ -63,6 +63,27 @@ def test_the_augmented_set(tmp_path):
     assert [s.id for s in voc(root=tmp_path).samples] == ["a", "v"]
 
 
+def test_palettes_that_contradict_each_other_are_refused(tmp_path):
+    devkit(tmp_path, train=["a", "b"], val=["v"])
+    mask = Image.fromarray(np.array([[0, 1, 2, 3], [1, 0, 0, 3]], np.uint8))
+    mask.putpalette([0, 0, 0, 53, 106, 159, 9, 9, 9, 1, 2, 3])
+    mask.save(tmp_path / "SegmentationClass/b.png")
+    error = refusal("masks: the index 0 is the colour", "has a program saved them anew?", "voc2012", root=tmp_path)
+    assert "values" not in str(error)
+    assert "palette: indices" not in str(error)
+
+
+def test_a_value_without_a_class_names_no_setting_that_voc_lacks(tmp_path):
+    devkit(tmp_path, train=["a"], val=["v"], palette=False)
+    Image.fromarray(np.full((2, 4), 38, np.uint8)).save(tmp_path / "SegmentationClass/a.png")
+    dataset = voc(root=tmp_path)
+    with pytest.raises(SegregError) as caught:
+        dataset.read_mask(dataset.samples[0])
+    assert "holds the value 38" in str(caught.value)
+    assert "voc2012" in str(caught.value)
+    assert "ignore_index" not in str(caught.value)
+
+
 def test_missing_data_says_where_it_comes_from(tmp_path):
     url = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
     refusal(f"root: there is no folder {tmp_path}/x", url, root=tmp_path / "x")

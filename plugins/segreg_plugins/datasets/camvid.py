@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from segreg.errors import Problem, SegregError
@@ -10,11 +9,11 @@ from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.runtime.files import expanded
 from segreg.task import Task
 from segreg_plugins.datasets.listing import evenly, has, in_splits, listing
-from segreg_plugins.datasets.mask_files import read_colours
-from segreg_plugins.datasets.mask_values import Values, value_table
-from segreg_plugins.datasets.masks import read_image, read_index_mask, read_valued_mask
+from segreg_plugins.datasets.mask_rules import MaskRules, mask_rules
+from segreg_plugins.datasets.mask_values import Values
+from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.pairing import pairs_of_splits
-from segreg_plugins.datasets.sources import found_root
+from segreg_plugins.datasets.sources import as_published, found_root
 
 CLASSES = (
     "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
@@ -71,17 +70,22 @@ def camvid(*, root: Path = Path("data/camvid")) -> Dataset:
     both = {split: (root / split, root / f"{split}{ending}") for split in ("train", "val", "test")}
     folders = {split: of for split, of in both.items() if of[0].is_dir() or of[1].is_dir()}
     pairs = pairs_of_splits(folders, search="folder", mask_suffix=suffix)
-    by_number = partial(read_index_mask, classes=len(CLASSES), ignore=VOID)
-    by_colour = partial(read_valued_mask, table=value_table(COLOURS, CLASSES)[1], read=read_colours)
+    read_mask, palettes = as_published(_rules(colours=colours), [mask for *_, mask in pairs], source=SOURCE)
     return Dataset(
         Task(CLASSES, "multiclass"),
         [Sample(name, image, mask, None, split) for split, name, image, mask in pairs],
         read_image,
-        by_colour if colours else by_number,
-        reader=f"camvid: 11 classes {'of 32 colours' if colours else 'by number'}, void ignored",
+        read_mask,
+        reader=f"camvid: 11 classes {'of 32 colours' if colours else 'by number'}, void ignored{palettes}",
         folders=[folder for of in folders.values() for folder in of],
         void="Void",
     )
+
+
+def _rules(*, colours: bool) -> MaskRules:
+    if colours:
+        return mask_rules(CLASSES, "auto", None, values=COLOURS)
+    return mask_rules(CLASSES, "auto", VOID)
 
 
 def recognise_camvid(root: Path) -> list[Recognised]:
@@ -91,14 +95,10 @@ def recognise_camvid(root: Path) -> list[Recognised]:
         return []
     ending = "_labels" if colours else "annot"
     masks = [root / f"train{ending}" / name for name in evenly(listing(root / f"train{ending}").images, 5)]
-    table = value_table(COLOURS, CLASSES)[1]
     try:
+        read_mask, _ = _rules(colours=colours).reading(masks)
         for mask in masks:
-            sample = Sample("", mask, mask)
-            if colours:
-                read_valued_mask(sample, table=table, read=read_colours)
-            else:
-                read_index_mask(sample, classes=len(CLASSES), ignore=VOID)
+            read_mask(Sample("", mask, mask))
     except SegregError:
         return []
     splits = [split for split in ("train", "val", "test") if (root / f"{split}{ending}").is_dir()]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from segreg.registry.protocols import Dataset, Sample
-from segreg.task import Task
-from segreg_plugins.datasets.masks import read_binary_mask, read_image
+from segreg_plugins.datasets.mask_rules import mask_rules
+from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.pairing import pairs_of_splits
+from segreg_plugins.datasets.sources import as_published
 
 Part = Literal["training", "validation", "test"]
 
 PARTS: tuple[Part, ...] = ("training", "validation", "test")
+PAGE = "https://challenge.isic-archive.com/data/#2018"
+SOURCE = f"the masks of ISIC 2018 Task 1 are at {PAGE}"
 MASK_SUFFIX = "_segmentation"
 _SPLITS: dict[Part, str] = {"training": "train", "validation": "val", "test": "test"}
 
@@ -38,15 +40,17 @@ def challenge_dataset(root: Path, parts: Sequence[Part], *, notice: str = "") ->
     folders = {part: (root / input_folder(part), root / truth_folder(part)) for part in parts}
     # Superpixels lie among the images in some copies.
     pairs = pairs_of_splits(folders, search="folder", mask_suffix=MASK_SUFFIX, skipped_suffix="_superpixels")
+    rules = mask_rules(("lesion",), "auto", None)
+    read_mask, palettes = as_published(rules, [mask for *_, mask in pairs], source=SOURCE)
     return Dataset(
-        Task(("lesion",), "binary"),
+        rules.task,
         [
             Sample(name, image, mask, None, _SPLITS[part] if len(parts) > 1 else None)
             for part, name, image, mask in pairs
         ],
         read_image,
-        partial(read_binary_mask, foreground="auto"),
+        read_mask,
         notice=notice,
-        reader="isic2018: binary, foreground auto",
+        reader=f"isic2018: binary, foreground auto{palettes}",
         folders=[folder for both in folders.values() for folder in both],
     )

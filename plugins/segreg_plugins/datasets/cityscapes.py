@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segreg.errors import SegregError
+from segreg.errors import Problem, SegregError
 from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.listing import has, images_below, in_splits
+from segreg_plugins.datasets.mask_files import check_orientations, grey_levels_count, read_values
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.pairing import pairs_of_splits
 from segreg_plugins.datasets.sources import found_root, source_error
@@ -54,6 +56,10 @@ def cityscapes(*, root: Path = Path("data/cityscapes")) -> Dataset:
         pairs = pairs_of_splits(folders, search="mirrored_tree", image_suffix=IMAGES, mask_suffix=MASKS)
     except SegregError as error:
         raise source_error(error.problems, SOURCE) from None
+    try:
+        grey_levels = grey_levels_count([mask for *_, mask in pairs])
+    except SegregError as error:
+        raise source_error([Problem(one.message, one.place) for one in error.problems], SOURCE) from None
     for split, name, image, mask in pairs:
         city, _, stem = name.rpartition("/")
         samples.append(Sample(stem, image, mask, city or None, split))
@@ -61,25 +67,26 @@ def cityscapes(*, root: Path = Path("data/cityscapes")) -> Dataset:
         Task(tuple(LABELS.values()), "multiclass"),
         samples,
         read_image,
-        read_mask,
-        reader="cityscapes: 19 train ids of label ids",
+        partial(read_mask, grey_levels=grey_levels),
+        reader="cityscapes: 19 train ids of label ids" + ", grey levels of palettes" * grey_levels,
         folders=[folder for of in folders.values() for folder in of],
         void="labels that Cityscapes does not score",
     )
 
 
-def read_mask(sample: Sample) -> NDArray[np.uint8]:
+def read_mask(sample: Sample, *, grey_levels: bool = False) -> NDArray[np.uint8]:
     """Return `[H, W]`, uint8: train ids 0 to 18, and 255 for labels that are not scored.
+
+    `grey_levels` says that those of a palette are the label ids, in place of its indices.
 
     Raises:
         SegregError: the mask can't be read or holds a value that is not a label id.
     """
     import numpy as np
 
-    from segreg.data.images import read_labels
-
     assert sample.mask is not None
-    labels = read_labels(sample.mask)
+    check_orientations(sample.image, sample.mask)
+    labels = read_values(sample.mask, grey_levels=grey_levels)
     if labels.min() < 0 or labels.max() > HIGHEST_LABEL:
         strange = int(labels.max() if labels.max() > HIGHEST_LABEL else labels.min())
         raise SegregError(

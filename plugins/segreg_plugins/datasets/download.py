@@ -36,6 +36,8 @@ CHECKSUMS: Mapping[str, str] = {
     "ISIC2018_Task1_Test_GroundTruth": "2e8f6edce454a5bdee52485e39f92bd6eddf357e81f39018d05512175238ef82",
 }
 
+_ASIDE = ".unpacking-"
+"""How the name of the folder begins into which an archive is unpacked, until it is complete."""
 _CHUNK = 1 << 20
 _PATIENCE = 4.5
 """Seconds for which the source may not answer."""
@@ -58,11 +60,16 @@ def download(
         SegregError: the source can't be reached (within five seconds), the connection broke for good, the disk is too
             small, a checksum differs, an archive is not what it should be, or another process is fetching.
     """
-    _check_reachable(source)
+    if not all((root / f"{folder}.zip").is_file() for folder in folders):
+        _check_reachable(source)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _alone_in(root):
+            for left_behind in root.glob(f"{_ASIDE}*"):  # by a process that was killed
+                shutil.rmtree(left_behind, ignore_errors=True)
             for folder in folders:
+                if (root / folder).is_dir():  # another process was faster
+                    continue
                 archive = root / f"{folder}.zip"
                 if not archive.is_file():
                     fetch(f"{source}/{archive.name}", archive, pause=pause)
@@ -117,7 +124,7 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         SegregError: the archive is damaged, names files outside of itself, or holds links or two files of one name.
     """
-    aside = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
+    aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=folder.parent))
     say = _teller(f"unpacking {archive.name}")
     try:
         with zipfile.ZipFile(archive) as packed:

@@ -12,9 +12,10 @@ from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.images import images_in
 from segreg_plugins.datasets.listing import counted, evenly, listing
-from segreg_plugins.datasets.masks import read_binary_mask, read_image
+from segreg_plugins.datasets.mask_rules import mask_rules
+from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.pairing import pairs_in
-from segreg_plugins.datasets.sources import found_root, source_error
+from segreg_plugins.datasets.sources import as_published, found_root, source_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,25 +42,31 @@ def dsb2018(*, root: Path = Path("data/dsb2018")) -> Dataset:
     if (root / "images").is_dir() and (root / "masks").is_dir():
         samples = [Sample(*pair) for pair in pairs_in(root / "images", root / "masks", search="folder")]
         folders = [root / "images", root / "masks"]
+        masks = [sample.mask for sample in samples if sample.mask]
+        read, palettes = as_published(mask_rules(("nucleus",), "auto", None), masks, source=SOURCE)
     else:
-        within = root if any(root.glob("*/masks")) else root / "stage1_train"
+        read, palettes = read_nuclei, ""
+        kaggles = (root / "stage1_train").is_dir() or not any(root.glob("*/masks"))
+        within = root / "stage1_train" if kaggles else root
         if within != root:
             found_root(root, ["stage1_train"], source=SOURCE, archives=["stage1_train.zip"])
         samples, folders = _raw(within), [within]
-    return Dataset(Task(("nucleus",), "binary"), samples, read_image, read_mask, reader="dsb2018", folders=folders)
+    task, reader = Task(("nucleus",), "binary"), f"dsb2018{palettes}"
+    return Dataset(task, samples, read_image, read, reader=reader, folders=folders)
 
 
-def read_mask(sample: Sample) -> NDArray[np.uint8]:
-    """Return `[H, W]`, uint8: 1 where any of the sample's masks is not 0.
+def read_nuclei(sample: Sample) -> NDArray[np.uint8]:
+    """Return `[H, W]`, uint8: 1 where any of the masks in the sample's folder is not 0.
 
     Raises:
         SegregError: a mask can't be read, holds other values than 0 and 1 or 0 and 255, or differs in size.
     """
-    if sample.mask is None or not sample.mask.is_dir():
-        return read_binary_mask(sample)
+    assert sample.mask is not None
     whole: NDArray[np.uint8] | None = None
-    for image in images_in(sample.mask, "folder"):
-        mask = read_binary_mask(Sample(sample.id, sample.image, image.path))
+    images = images_in(sample.mask, "folder")
+    read, _ = as_published(mask_rules(("nucleus",), "auto", None), [one.path for one in images], source=SOURCE)
+    for image in images:
+        mask = read(Sample(sample.id, sample.image, image.path))
         if whole is None:
             whole = mask
         elif whole.shape != mask.shape:
@@ -79,7 +86,9 @@ def _raw(folder: Path) -> list[Sample]:
     samples: list[Sample] = []
     without: dict[str, list[Path]] = {"image": [], "mask": []}
     problems: list[Problem] = []
-    for inside in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+    for inside in sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."):
+        if inside.name == "__MACOSX":
+            continue
         images, masks = inside / "images", inside / "masks"
         input_images = images_in(images, "folder") if images.is_dir() else []
         if not input_images:

@@ -9,10 +9,8 @@ from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset, Recognised
 from segreg.runtime.files import expanded
 from segreg.settings import PositiveInt
-from segreg_plugins.datasets.challenge import PARTS, Part, challenge_dataset, input_folder, truth_folder
+from segreg_plugins.datasets.challenge import PAGE, PARTS, Part, challenge_dataset, input_folder, truth_folder
 from segreg_plugins.datasets.listing import counted, has, listing
-
-PAGE = "https://challenge.isic-archive.com/data/#2018"
 
 
 def isic2018(
@@ -58,8 +56,14 @@ def isic2018(
             raise _missing(root, absent, near)
         return _synthetic(root, synthetic_samples)
     if parts is None:
-        others = (p for p in PARTS[1:] if (root / input_folder(p)).is_dir() and (root / truth_folder(p)).is_dir())
-        wanted = ("training", *others)
+        of_parts = {part: [root / folder(part) for folder in (input_folder, truth_folder)] for part in PARTS[1:]}
+        absent = [folder.name for both in of_parts.values() for folder in both if not folder.is_dir()]
+        if packed := [f"{name}.zip" for name in absent if (root / f"{name}.zip").is_file()]:
+            raise SegregError(
+                f"root: {root} has {listed(packed, quote='')}, not unpacked",
+                hint="unpack into root, or set dataset.parts to the parts that are to be used",
+            )
+        wanted = ("training", *(part for part, both in of_parts.items() if all(folder.is_dir() for folder in both)))
     return challenge_dataset(root, wanted)
 
 

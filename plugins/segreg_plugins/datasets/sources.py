@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.runtime.files import expanded
 from segreg_plugins.datasets.images import missing_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from segreg.registry.protocols import Sample
+    from segreg_plugins.datasets.mask_rules import MaskRules
+
+    ReadMask = Callable[[Sample], NDArray[np.uint8]]
 
 
 def found_root(root: Path, wanted: Sequence[str], *, source: str, archives: Sequence[str] = ()) -> Path:
@@ -36,6 +47,38 @@ def source_error(problems: Sequence[Problem], source: str) -> SegregError:
     """Return one error of several problems, the last of which says where the data comes from."""
     *others, last = problems
     return SegregError.of([*others, Problem(last.message, last.place, "\n".join(filter(None, (last.hint, source))))])
+
+
+def as_published(rules: MaskRules, masks: Sequence[Path], *, source: str) -> tuple[ReadMask, str]:
+    """Return the function that reads a known data set's masks, and what its name has beside the usual one.
+
+    Messages say where the data comes from, in place of settings that such a data set has not.
+
+    Args:
+        rules: what the masks' values mean.
+        masks: the files, whose palettes are compared: what shrinks a PNG may give it a palette in another order.
+        source: where the data comes from.
+
+    Raises:
+        SegregError: the files' palettes contradict each other.
+    """
+    try:
+        read, name = rules.reading(masks)
+    except SegregError as error:
+        raise _unlike_published(error, source) from None
+    return partial(_read_published, read=read, source=source), name.removeprefix(rules.reader)
+
+
+def _read_published(sample: Sample, *, read: ReadMask, source: str) -> NDArray[np.uint8]:
+    try:
+        return read(sample)
+    except SegregError as error:
+        raise _unlike_published(error, source) from None
+
+
+def _unlike_published(error: SegregError, source: str) -> SegregError:
+    hint = f"the published masks are not like this; has a program saved them anew?\n{source}"
+    return SegregError.of([Problem(one.message, one.place, hint) for one in error.problems])
 
 
 def _misspelt(root: Path, name: str) -> str:

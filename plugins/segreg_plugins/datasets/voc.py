@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +9,9 @@ from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.listing import counted, has, listing
-from segreg_plugins.datasets.masks import read_image, read_index_mask
-from segreg_plugins.datasets.sources import found_root, source_error
+from segreg_plugins.datasets.mask_rules import mask_rules
+from segreg_plugins.datasets.masks import read_image
+from segreg_plugins.datasets.sources import as_published, found_root, source_error
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -58,12 +58,14 @@ def voc(
         some = listed([str(path) for path in missing], quote="", most=3)
         what = "1 file of the lists is" if len(missing) == 1 else f"{len(missing)} files of the lists are"
         raise source_error([Problem(f"{what} not there: {some}")], source)
+    rules = mask_rules(CLASSES, "auto", None)
+    read_mask, palettes = as_published(rules, [sample.mask for sample in samples if sample.mask], source=source)
     return Dataset(
         Task(CLASSES, "multiclass"),
         samples,
         read_image,
-        partial(read_index_mask, classes=len(CLASSES)),
-        reader="voc: 21 classes, 255 ignored",
+        read_mask,
+        reader=f"voc: 21 classes, 255 ignored{palettes}",
         folders=[root / "JPEGImages", root / folder],
         void="borders of objects",
     )
