@@ -350,7 +350,7 @@ def _put(values: dict[str, Any], steps: Sequence[str], value: Any, override: str
         number = int(written) if written.isdecimal() and len(written) < 10 else None
         if isinstance(inside, list) and (number is None or number >= len(inside)):
             raise no_way(f'"{at}" is a list of {len(inside)}; an item is named by its number, from 0')
-        if isinstance(inside, dict) and number is not None and (not inside or depth == 0 or "name" in inside):
+        if isinstance(inside, dict) and number is not None and (depth < 2 or not inside or "name" in inside):
             raise no_way(f'"{at}" is not a list, so it has no item {written}')
         step: Any = number if isinstance(inside, list) else written
         path.append(step)

@@ -62,7 +62,7 @@ def defaults_fit_their_hints(subject: Subject) -> None:
     try:
         _ = subject.part.settings
     except SegregError as error:
-        if isinstance(error.__cause__, NameError):
+        if error.__cause__ is not None:  # what evaluating a hint has raised
             raise NotChecked("its settings can't be read, see settings_are_described") from error
         raise Broken(error.problems[0].message) from error
     optional = {name: s for name, s in subject.part.settings.items() if not s.required}
