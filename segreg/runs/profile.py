@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -177,7 +178,13 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         SegregError: what a run would raise before its first step, or in it; or the trace can't be written.
     """
     progress = progress or Quiet()
-    with Assembly.of(recipe, progress) as assembly, tempfile.TemporaryDirectory() as folder:
+    epoch = min(1 + recipe.train.freeze_encoder_epochs, recipe.train.epochs)  # the first that trains all, as most do
+    there = trace.exists()
+    with (
+        Assembly.of(recipe, progress) as assembly,
+        tempfile.TemporaryDirectory() as folder,
+        _removed_if_it_fails(None if there else trace),
+    ):
         try:  # before minutes are spent on it
             trace.parent.mkdir(parents=True, exist_ok=True)
             trace.touch()
@@ -189,7 +196,7 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         compile_if_worthwhile(training, recipe.train.epochs, progress.say)
 
         def train(count: int) -> dict[str, float]:
-            return train_pass(training, _batches(assembly.train, count * accumulate), 1, progress)[0]
+            return train_pass(training, _batches(assembly.train, count * accumulate), epoch, progress)[0]
 
         train(WARM_UP)
         training.stopwatch.restart()
@@ -203,7 +210,7 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
             metrics = disable_sync(build.build_metrics(recipe, assembly.dataset.task))
             metrics.to(scoring_device(assembly.device))
             with training.stopwatch.stage("validation"):
-                validation_pass(training, _batches(assembly.val, checked), metrics, 1, progress)
+                validation_pass(training, _batches(assembly.val, checked), metrics, epoch, progress)
         with training.stopwatch.stage("checkpoint"):
             monitor = Monitor("train.loss", larger_is_better=False)
             state = snapshot(training, monitor, epoch=1, seconds=0.0, best_epoch=1, values={"epoch": 1, **values})
@@ -228,6 +235,17 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
             advice=spent.advice(),
             trace=trace,
         )
+
+
+@contextmanager
+def _removed_if_it_fails(file: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if file is not None:
+            with suppress(OSError):
+                file.unlink()
+        raise
 
 
 def _batches(batches: BatchLoader, count: int) -> BatchLoader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, fields, replace
@@ -181,6 +182,7 @@ class AsyncCheckpointer:
         self.output, self.monitor, self.in_background = output, monitor, in_background
         self._writer = ThreadPoolExecutor(1, "segreg-checkpointer")
         self._pending: tuple[State, Future[None]] | None = None
+        self._observed = 0.0
 
     def __enter__(self) -> AsyncCheckpointer:
         return self
@@ -221,9 +223,16 @@ class AsyncCheckpointer:
         writing.result()  # raises what the thread raised
         self._observe(state)
 
+    def observed(self) -> float:
+        """Return the seconds that the observer took since the last call: what it waits for is not training."""
+        seconds, self._observed = self._observed, 0.0
+        return seconds
+
     def _observe(self, state: State) -> None:
         if self.output.observe:
+            begun = time.perf_counter()
             self.output.observe(state.epoch, state.values)
+            self._observed += time.perf_counter() - begun
 
 
 def _copied(value: Any) -> Any:

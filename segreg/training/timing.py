@@ -129,6 +129,11 @@ class Stopwatch:
                 self.launching += seconds if name in ("forward", "backward", "optimizer") else 0.0
                 self._collect()
 
+    def leave_out(self, name: Stage, seconds: float) -> None:
+        """Take time off that a stage had, as if it had not passed."""
+        self.begun += seconds
+        self.stages[name] -= seconds
+
     def waiting_for(self, items: Iterable[Item]) -> Iterator[Item]:
         """Return the items; the time spent waiting for each counts as "data"."""
         iterator = iter(items)

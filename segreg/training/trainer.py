@@ -174,6 +174,7 @@ def fit(
                 progress.say(format_epoch(state, training.settings, monitor, headings=first))
             with training.stopwatch.stage("checkpoint"):
                 checkpointer.wait()
+            training.stopwatch.leave_out("checkpoint", checkpointer.observed())
         if state.epoch > epochs_before and is_main():  # the last checkpoint, which no later epoch counts
             spent = training.stopwatch.read()
             history.add_to_last(output.run_dir, {"seconds": spent.wall, **stage_columns(spent)})
@@ -280,6 +281,7 @@ def run_epoch(
     )
     with training.stopwatch.stage("checkpoint"):
         checkpointer.save(state)
+    training.stopwatch.leave_out("checkpoint", checkpointer.observed())
     return state
 
 

@@ -75,6 +75,9 @@ def test_ranges_and_choices():
         axes[0], Choices("loss", ("dice", ["bce", "dice"])),
     ]  # fmt: skip
     assert [str(axis) for axis in axes[:3]] == ["log:1e-05..0.01", "0.1..0.5", "int:1..8"]
+    for text in ("0.99999..0.9999999", "int:1000000..1000001", "log:1.2345678e-07..1"):
+        (axis,) = axes_of([f"a.n={text}"])
+        assert axes_of([f"a.n={axis}"]) == [axis]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,7 @@ def test_ranges_and_choices():
         ("loss=dice,dice", "dice is given twice", ""),
         ("seed=1,2", '"seed" is not searched', "for all"),
         ("split.val=0.1..0.3", '"split" is not searched', ""),
+        ("train.validate_on=whole,center_crop", '"train.validate_on" is not searched', ""),
         ("train={epochs: 1},{epochs: 2}", '"train.monitor" is not searched', ""),
     ],
 )
@@ -266,6 +270,35 @@ def test_an_interrupted_trial_is_the_first_to_continue(plan, folder, pretended, 
     assert "done before: 1 of the trials\n" in printed
     assert "trial-0001: optimizer.lr=" in printed.partition("(continues)")[0]
     assert states(plan, folder) == ["completed"] * 3
+
+
+def test_runs_of_another_study_are_not_taken_for_those_of_new_trials(plan, folder, pretended):
+    tune(plan, folder, TuneBudget("trials", 2), Quiet())
+    folder.study.unlink()
+    for _ in range(2):  # also when the empty study is there
+        with pytest.raises(SegregError) as refused:
+            tune(plan, folder, TuneBudget("trials", 2), Quiet())
+        assert "study.db has 0 trials, without that of" in str(refused.value)
+        assert "trial-0000" in str(refused.value)
+        assert "bring back the study.db" in str(refused.value)
+
+
+def test_a_study_lies_in_its_folder_whatever_that_is_called(plan, tmp_path, pretended):
+    for name in ("o?d", "a%20b", "c#d", "e&f=g"):
+        folder = TuneFolder(tmp_path / name / "tune")
+        tune(plan, folder, TuneBudget("trials", 1), Quiet())
+        assert folder.study.is_file()
+        assert states(plan, folder) == ["completed"]
+    assert sorted(each.name for each in tmp_path.iterdir() if each.is_file()) == ["tiny.yaml"]
+
+
+def test_trials_of_all_batch_sizes_validate_in_batches_of_one_size(tmp_path):
+    plan = plan_in(tmp_path, "train.monitor=val.loss", search=("train.batch_size=int:1..8",))
+    sizes = {plan.trial({"train.batch_size": size}).evaluate.batch_size for size in (1, 3, 8)}
+    assert sizes == {plan.resolved.train.batch}
+    assert plan.with_settings({"train.batch_size": 3}).evaluate.batch_size is None, "as best.yaml has it"
+    asked = plan_in(tmp_path, "evaluate.batch_size=5", search=("train.batch_size=int:1..8",))
+    assert asked.trial({"train.batch_size": 3}).evaluate.batch_size == 5
 
 
 def test_a_trial_whose_process_was_killed_while_it_was_proposed_is_asked_again(plan, folder, pretended):

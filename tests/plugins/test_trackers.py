@@ -18,6 +18,7 @@ from segreg.registry.registry import load_registry
 from segreg.task import Task
 from segreg.training import history
 from segreg_plugins.trackers import flat, mlflow, tensorboard, trackio, wandb
+from segreg_plugins.trackers.titles import titles
 
 RECIPE = {
     "seed": 3,
@@ -429,6 +430,33 @@ def test_what_is_not_installed_is_reported_once_with_its_extra(registry, run, as
         )
     ]
     assert not (run / "tensorboard").exists()
+
+
+def test_a_tracker_that_fails_late_gets_nothing_more_of_the_run(registry, run, asked, monkeypatch):
+    asked("tensorboard")
+    clock = iter(range(0, 1000, 30))
+    monkeypatch.setattr("segreg_plugins.trackers.time.monotonic", lambda: next(clock))
+    called = []
+
+    def unreachable(*_):
+        called.append(1)
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(tensorboard, "epoch", unreachable)
+    (complaint,) = tell_whole_run(registry, run)
+    assert "tensorboard: ConnectionError: no answer\n  tensorboard gets nothing more of this run" in complaint
+    assert len(called) == 1
+    assert len(tell_whole_run(registry, run)) == 1, "a run that is continued begins anew"
+
+
+def test_projects_are_called_as_recipes_benches_and_tunes(tmp_path):
+    for folder in ("plain/runs/isic/2026", "tunes/lr/runs/trial-0003", "benches/nets/runs/resnet18_ab/seed-0"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("tunes/lr", "benches/nets"):
+        (tmp_path / folder / "trials").mkdir()
+    assert titles(tmp_path / "plain/runs/isic/2026") == ("isic", "2026")
+    assert titles(tmp_path / "tunes/lr/runs/trial-0003") == ("lr", "trial-0003")
+    assert titles(tmp_path / "benches/nets/runs/resnet18_ab/seed-0") == ("nets", "resnet18_ab_seed-0")
 
 
 @pytest.mark.parametrize("names", ["tensorbord, Tensorboard", "tensorbord Tensorboard"])

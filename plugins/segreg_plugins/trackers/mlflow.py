@@ -19,6 +19,7 @@ from typing import Any
 
 from segreg.errors import SegregError
 from segreg_plugins.trackers.flat import FILES, final_metrics, flat, format_plain
+from segreg_plugins.trackers.titles import titles
 
 NOTE = "mlflow.json"
 """The file in a run's directory that names its MLflow run."""
@@ -42,10 +43,11 @@ def start(run: Path, recipe: Mapping[str, Any]) -> None:
         client.update_run(run_id, status="RUNNING")
         return
     client = MlflowClient()
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.absolute().parent.name
+    project, title = titles(run)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or project
     known = client.get_experiment_by_name(name)
     experiment = known.experiment_id if known else client.create_experiment(name)
-    run_id = client.create_run(experiment, run_name=run.name, tags={"segreg.runs.run": str(run.absolute())}).info.run_id
+    run_id = client.create_run(experiment, run_name=title, tags={"segreg.runs.run": str(run.absolute())}).info.run_id
     words = _named({key: format_plain(value)[:_LONGEST_VALUE] for key, value in flat(recipe).items()})
     for part in _batches([Param(key, value) for key, value in words.items()], _MOST_PARAMETERS):
         client.log_batch(run_id, params=part)

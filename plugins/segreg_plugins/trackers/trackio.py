@@ -16,6 +16,7 @@ from typing import Any
 
 from segreg.errors import SegregError
 from segreg_plugins.trackers.flat import final_metrics, flat
+from segreg_plugins.trackers.titles import titles
 
 NOTE = "trackio.json"
 """The file in a run's directory that names its Trackio run."""
@@ -33,13 +34,14 @@ def start(run: Path, recipe: Mapping[str, Any]) -> None:
     import trackio
 
     known = json.loads((run / NOTE).read_text(encoding="utf-8")) if (run / NOTE).exists() else {}
-    project = known.get("project") or run.absolute().parent.name
+    own_project, own_name = titles(run)
+    project, name = known.get("project") or own_project, known.get("name") or own_name
     begun = trackio.init(
-        project, name=run.name, config=flat(recipe), resume="must" if known else "never", embed=False
+        project, name=name, config=flat(recipe), resume="must" if known else "never", embed=False
     )  # fmt: skip
     if known and begun.id != known["id"]:
         trackio.finish()
-        problem = f'the run "{run.name}" of Trackio\'s project "{project}" is not the one that {run / NOTE} names'
+        problem = f'the run "{name}" of Trackio\'s project "{project}" is not the one that {run / NOTE} names'
         raise SegregError(problem, hint="a newer run has its name; delete that file to begin another run there")
     note = {"project": project, "name": begun.name, "id": begun.id}
     (run / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.task import IGNORE_INDEX
 from segreg_plugins.trackers.flat import FILES, final_metrics, flat
+from segreg_plugins.trackers.titles import titles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,8 @@ def start(run: Path, recipe: Mapping[str, Any]) -> None:
 
     known = json.loads((run / NOTE).read_text(encoding="utf-8")) if (run / NOTE).exists() else {}
     begun = wandb.init(
-        id=known.get("id"), project=known.get("project") or project, name=run.name, config=flat(recipe), mode=mode,
+        id=known.get("id"), project=known.get("project") or project, name=titles(run)[1],
+        config=flat(recipe), mode=mode,
         dir=os.environ.get("WANDB_DIR") or str(run.absolute()),
         resume="allow" if known and mode != "offline" else None,  # offline, the same id is all there is to it
         reinit="finish_previous",
@@ -111,7 +113,7 @@ def _project(run: Path) -> str:
             hint = f"it can't contain {listed(list(_FORBIDDEN), last='or')}"
             raise SegregError(f'WANDB_PROJECT is "{asked}", with {listed(found)} in it', hint=hint)
         return asked
-    return re.sub(f"[{re.escape(_FORBIDDEN)}]", "_", run.absolute().parent.name)[:128]
+    return re.sub(f"[{re.escape(_FORBIDDEN)}]", "_", titles(run)[0])[:128]
 
 
 def _masks(which: str, labels: NDArray[np.uint8], task: Task) -> dict[str, dict[str, Any]]:

@@ -22,8 +22,10 @@ from segreg.runs.run import with_absolute_paths
 from segreg.settings import format_value
 from segreg.training.monitor import is_loss
 
-_ON_VAL = {"evaluate.split": "val"}
+_ON_VAL: Mapping[str, Any] = {"evaluate.split": "val"}
 """How trials differ from the recipe besides what is searched: their test images are left for the best recipe."""
+_BATCHES = ("train.batch_size", "train.effective_batch_size")
+"""Where they are searched, all trials validate in batches of the recipe's size: a loss over a batch depends on it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ class TunePlan:
 
     def trial(self, parameters: Mapping[str, Any]) -> Resolved:
         """Return the recipe of a trial, which leaves the test images alone."""
-        return self.with_settings({**self.values(parameters), **_ON_VAL})
+        alike = dict(_ON_VAL)
+        if self.resolved.evaluate.batch_size is None and any(axis.path in _BATCHES for axis in self.axes):
+            alike["evaluate.batch_size"] = self.resolved.train.batch
+        return self.with_settings({**self.values(parameters), **alike})
 
     def values(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a trial's parameters are as a recipe has them."""

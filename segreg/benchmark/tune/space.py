@@ -27,6 +27,7 @@ _NOT_SEARCHED = {
     "split": "all trials must be scored on the same images",
     "evaluate": "all trials must be scored in the same way",
     "train.monitor": "all trials must be compared by the same value",
+    "train.validate_on": "all trials must be scored on the same images",
 }
 """Settings that change what a trial's value means, so that the largest is not the best."""
 
@@ -41,7 +42,9 @@ class Range:
     scale: Scale
 
     def __str__(self) -> str:
-        ends = f"{self.low:g}..{self.high:g}"
+        ends = "..".join(
+            f"{end:g}" if end == float(f"{end:g}") and self.scale != "int" else str(end) for end in self.tried
+        )
         return ends if self.scale == "uniform" else f"{self.scale}:{ends}"
 
     @property

@@ -61,12 +61,13 @@ class SharedStudy:
 
     def __init__(self, database: Path, *, larger_is_better: bool) -> None:
         import optuna
+        from sqlalchemy import URL
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # With the characters that a URL escapes: after a ? in a folder's name the rest would not be the path.
+        url = URL.create("sqlite", database=str(database.absolute())).render_as_string()
         try:
-            self._storage = optuna.storages.RDBStorage(
-                f"sqlite:///{database.absolute()}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}}
-            )
+            self._storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _PATIENCE}})
             self.study = optuna.create_study(
                 storage=self._storage,
                 study_name=_NAME,

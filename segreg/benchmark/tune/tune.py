@@ -24,7 +24,7 @@ from segreg.benchmark.tune.folder import TuneFolder, name_of
 from segreg.benchmark.tune.plan import TunePlan, differences, one_by_one
 from segreg.benchmark.tune.record import Outcome, TuneRecord, format_values, outcome_of, record_of, seconds_of
 from segreg.benchmark.tune.study import PRUNED, Pruning, SharedStudy
-from segreg.errors import SegregError
+from segreg.errors import SegregError, listed, plural
 from segreg.models import build
 from segreg.runs.directory import RunDirectory
 from segreg.runs.trained_run import Run
@@ -80,7 +80,19 @@ def open_tune(plan: TunePlan, folder: TuneFolder) -> SharedStudy:
                 f"{folder.path} is another tune:\n" + "\n".join(f"  {line}" for line in found),
                 hint="nothing was changed; --out names another folder for this one",
             )
-        return SharedStudy(folder.study, larger_is_better=plan.larger_is_better)
+        shared = SharedStudy(folder.study, larger_is_better=plan.larger_is_better)
+        begun = len(shared.study.trials)
+        if strange := sorted(str(run) for run in folder.runs.glob("trial-*") if _number_of(run) >= begun):
+            raise SegregError(
+                f"{folder.study} has {plural(begun, 'trial')}, without that of {listed(strange, quote='', most=3)}",
+                hint="bring back the study.db that these runs belong to, or name another folder with --out",
+            )
+        return shared
+
+
+def _number_of(run: Path) -> int:
+    digits = run.name.removeprefix("trial-")
+    return int(digits) if digits.isdecimal() and digits.isascii() else -1
 
 
 def _has_data_of(plan: TunePlan, folder: TuneFolder) -> bool:
