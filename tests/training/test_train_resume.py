@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -199,6 +200,23 @@ def in_background(monkeypatch):
             super().__init__(*given, in_background=True)
 
     monkeypatch.setattr(trainer, "AsyncCheckpointer", InBackground)
+
+
+@pytest.mark.parametrize("where", ["at once", "in the background"])
+def test_what_an_observer_waits_for_is_not_training(tmp_path, request, monkeypatch, where):
+    if where == "in the background":
+        request.getfixturevalue("in_background")
+    late, real = [0.0], time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + late[0])
+
+    def observe(*_):
+        late[0] += 10_000.0
+
+    train(tmp_path, observe=observe)
+    rows = history.read(tmp_path)
+    assert len(rows) == 3
+    assert late == [30_000.0]
+    assert all(0 <= row[name] < 5_000 for row in rows for name in row if name.startswith("seconds"))
 
 
 def test_the_files_written_in_the_background_are_the_same(tmp_path, in_background):
