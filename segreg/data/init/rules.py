@@ -308,7 +308,9 @@ def batch_size(size: Sequence[int], train: int, chosen: Budget, machine: Machine
 
 def epochs(images: int, batch: int, chosen: Budget, budget: BudgetName) -> Decision:
     """Return as many epochs as give the budget's number of optimizer steps, between 10 and 500."""
-    steps = math.ceil(images / batch)
+    from segreg.data.loader import batches_of
+
+    steps = batches_of(images, batch)
     count = min(EPOCHS[1], max(EPOCHS[0], math.ceil(chosen.steps / steps)))
     why = f"{count * steps:,} steps of {batch} images; the budget {budget} has some {chosen.steps:,}"
     return Decision(("train", "epochs"), count, why)

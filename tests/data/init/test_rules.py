@@ -136,6 +136,7 @@ def test_batches_fit_the_memory_and_the_number_of_images():
 
 def test_epochs_are_a_number_of_steps():
     assert rules.epochs(100, 8, SMALL, "small").value == 154  # 13 steps each
+    assert rules.epochs(97, 8, SMALL, "small").value == 167  # 12 steps each: an image that is left over joins a batch
     assert rules.epochs(4, 4, SMALL, "small").value == rules.EPOCHS[1]
     assert rules.epochs(100_000, 8, SMALL, "small").value == rules.EPOCHS[0]
 
